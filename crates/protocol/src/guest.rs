@@ -1,0 +1,173 @@
+//! VM shim ↔ guest agent: requests by id over one connection, answered in any order.
+
+use std::fmt;
+
+use oci_spec::runtime::{Process, Spec};
+use runhcs_compute::{ContainerId, ExitStatus, Scope, Signal, Status};
+use serde::{Deserialize, Serialize};
+
+/// The first message on the control connection, sent by the agent when it is ready to serve.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hello {
+    /// [`crate::VERSION`] of the agent.
+    pub version: u32,
+    /// The guest kernel's release, as uname(2) gives it.
+    pub kernel: String,
+}
+
+/// A request with the number its reply will carry.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Envelope<T> {
+    /// Chosen by the requester, unique among its open requests.
+    pub id: u64,
+    /// The request or the reply.
+    pub body: T,
+}
+
+/// One process in the VM.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessKey {
+    /// The container it runs in.
+    pub container: ContainerId,
+    /// `None` for the container's init process, else the number [`Reply::Process`] gave.
+    pub exec: Option<u64>,
+}
+
+impl fmt::Display for ProcessKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.exec {
+            None => write!(f, "container {}", self.container),
+            Some(exec) => write!(f, "exec {exec} in container {}", self.container),
+        }
+    }
+}
+
+/// What the host asks of the agent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Request {
+    /// Makes a container, up to the point where only `Start` is missing. Answered by `Process`.
+    CreateContainer(Box<CreateContainer>),
+    /// Releases the container's init process. Answered by `Done`.
+    StartContainer(ContainerId),
+    /// Runs a further process in a container. It runs at once. Answered by `Process`.
+    CreateProcess(Box<CreateProcess>),
+    /// Answered by `Exited` when the process has ended, however long that takes.
+    WaitProcess(ProcessKey),
+    /// Sends a signal. Answered by `Done`.
+    SignalProcess {
+        /// The process meant.
+        process: ProcessKey,
+        /// The signal.
+        signal: Signal,
+        /// Whether every process of the container gets it.
+        scope: Scope,
+    },
+    /// Sets the size of the process's terminal. Answered by `Done`.
+    ResizeTerminal {
+        /// The process whose terminal is meant.
+        process: ProcessKey,
+        /// Its new size.
+        size: TerminalSize,
+    },
+    /// Answered by `Status`.
+    ContainerStatus(ContainerId),
+    /// Answered by `Processes`, with pids of the guest's first pid namespace.
+    ListProcesses(ContainerId),
+    /// Freezes a container. Answered by `Done`.
+    PauseContainer(ContainerId),
+    /// Thaws a container. Answered by `Done`.
+    ResumeContainer(ContainerId),
+    /// Kills what runs and frees everything of the container; `Done` also when there is none.
+    DeleteContainer(ContainerId),
+    /// Forgets an exec'd process that has ended. `Done` also when there is none.
+    DeleteProcess(ProcessKey),
+    /// Writes back what the guest has cached and answers `Done`; the VM may then be stopped.
+    Sync,
+}
+
+/// Makes a container from paths that are valid in the guest.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateContainer {
+    /// Its id.
+    pub id: ContainerId,
+    /// Its configuration, with every path already translated to the guest.
+    pub spec: Spec,
+}
+
+/// A further process in a container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateProcess {
+    /// The container to run it in.
+    pub container: ContainerId,
+    /// What to run.
+    pub process: Process,
+}
+
+/// A terminal's size, in character cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TerminalSize {
+    /// Columns.
+    pub width: u16,
+    /// Rows.
+    pub height: u16,
+}
+
+/// The agent's answer to a [`Request`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// The process exists.
+    Process {
+        /// `None` for a container's init process.
+        exec: Option<u64>,
+        /// Its pid in the guest's first pid namespace.
+        pid: u32,
+    },
+    /// The process has ended.
+    Exited(ExitStatus),
+    /// The container's status.
+    Status(Status),
+    /// Processes of the container.
+    Processes(Vec<u32>),
+    /// It failed.
+    Failed(Failure),
+}
+
+/// Why the agent couldn't do as asked: a [`runhcs_compute::Error`] that can travel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "camelCase")]
+pub enum Failure {
+    /// There is no such container or process in the VM.
+    #[error("it does not exist in the virtual machine")]
+    NotFound,
+    /// The container's status doesn't allow it.
+    #[error("it is {0}")]
+    InvalidStatus(Status),
+    /// The kernel or the agent lacks what it takes.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Anything else: the messages of the error and its causes, outermost first.
+    #[error("{}", .0.join(": "))]
+    Other(Vec<String>),
+}
+
+impl Failure {
+    /// Flattens an error and its causes into text.
+    pub fn from_error(error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut messages = vec![error.to_string()];
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            messages.push(error.to_string());
+            cause = error.source();
+        }
+        Self::Other(messages)
+    }
+}

@@ -1,0 +1,105 @@
+//! Command ↔ VM shim: one request and its answer on each connection, except that a connection
+//! that has attached to a process stays open until the process has ended.
+//!
+//! Descriptors travel with the first byte of the message that names them (`SCM_RIGHTS`, unix(7)),
+//! in the order in which the message lists them.
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::Spec;
+use runhcs_compute::{ContainerId, ExitStatus};
+use serde::{Deserialize, Serialize};
+
+use crate::guest::{self, Failure, ProcessKey, TerminalSize};
+
+/// What the command asks of the VM shim.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Request {
+    /// Answered by `Info`.
+    Info,
+    /// Shares the container's file trees with the VM and creates it there. Attached descriptors:
+    /// the root file system, then each of `mounts`; all are detached mounts (open_tree(2)) made
+    /// in the caller's mount namespace. Answered by `Guest(Process)`.
+    CreateContainer(Box<CreateContainer>),
+    /// Deletes the container in the VM and stops sharing its file trees. Answered by `Guest(Done)`,
+    /// also when there is no such container.
+    DeleteContainer(ContainerId),
+    /// Hands out the process's stdio. Answered by `Attached`, with descriptors attached; then the
+    /// connection carries [`AttachedRequest`]s one way and at last one [`AttachedEvent`] the other.
+    /// If the connection ends before the process has, the process is killed.
+    Attach(ProcessKey),
+    /// Passed on to the agent as it is. `CreateContainer`, `DeleteContainer` and `WaitProcess`
+    /// are refused here. Answered by `Guest`.
+    Guest(guest::Request),
+    /// Stops the VM and ends the shim. Answered by `Guest(Done)` once nothing is left of the VM
+    /// but the shim itself, which holds its lock file until it is gone.
+    Shutdown,
+}
+
+/// A container to be created in the VM.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateContainer {
+    /// Its id.
+    pub id: ContainerId,
+    /// Its configuration. `root.path` and the sources of `mounts` are replaced by the shim with
+    /// the paths under which the guest sees the attached trees.
+    pub spec: Spec,
+    /// For each attached tree after the root: which of `spec.mounts` has it as its source.
+    pub mounts: Vec<usize>,
+}
+
+/// What an attached client may send.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AttachedRequest {
+    /// Passes a signal on to the process. Not answered.
+    Signal(runhcs_compute::Signal),
+    /// Passes a terminal size on. Not answered.
+    Resize(TerminalSize),
+}
+
+/// What an attached client hears, once.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AttachedEvent {
+    /// The process has ended.
+    Exited(ExitStatus),
+    /// The VM has ended under it; the text says what died and what its console said last.
+    VmLost(String),
+}
+
+/// The VM shim's answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Reply {
+    /// The agent's answer, or the shim's own in the same terms.
+    Guest(guest::Reply),
+    /// The process's stdio is attached: stdin, stdout, stderr; or the one terminal. Each is a
+    /// connection that speaks [`crate::stream`].
+    Attached {
+        /// Whether the process has a terminal.
+        terminal: bool,
+    },
+    /// About the VM.
+    Info(Info),
+    /// The VM is gone, or never came up.
+    VmLost(String),
+    /// The shim itself couldn't do as asked.
+    Failed(Failure),
+}
+
+/// About a running VM.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Info {
+    /// The shim's pid on the host.
+    pub pid: u32,
+    /// What runs the guest's instructions: `kvm` or `tcg`.
+    pub accelerator: String,
+    /// The guest kernel's release.
+    pub kernel: String,
+    /// Where the guest's serial console is logged on the host.
+    pub console_log: PathBuf,
+}
