@@ -55,6 +55,15 @@ fn a_full_file_system_changes_nothing() {
     assert_eq!(names(&root), ["filler", "~tmp"]);
 }
 
+/// Unmounts, so that the temporary directory can go even if the test fails.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        unmount(&self.0, UnmountFlags::DETACH).expect("unmount");
+    }
+}
+
 #[test]
 fn removal_enters_no_mount() {
     let Some((foreign, content)) = tmpfs(&[], MountAttrFlags::empty()) else { return };
@@ -71,13 +80,14 @@ fn removal_enters_no_mount() {
         std::fs::create_dir(&point).unwrap();
         let by_descriptor = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         move_mount(&foreign, "", CWD, &point, by_descriptor).expect("move_mount");
+        let mounted = Mounted(point.clone());
 
         let text = full(&locked.remove().unwrap_err());
         assert!(text.starts_with("cannot remove "), "{text}");
         assert_eq!(names(&point), ["precious"]);
         let entry = store.entry(&id("one")).unwrap();
         assert_eq!(entry.record().unwrap(), record("one"));
-        unmount(&point, UnmountFlags::DETACH).unwrap();
+        drop(mounted);
         entry.lock().unwrap().remove().unwrap();
     });
     thread.join().unwrap();
