@@ -36,3 +36,10 @@ pub enum Error {
         message: String,
     },
 }
+
+impl Error {
+    /// A field's value that can't be used.
+    pub(crate) fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid { field: field.into(), message: message.into() }
+    }
+}

@@ -1,15 +1,27 @@
 //! The OCI configuration of a container: loaded, validated, its paths made absolute, and what its
 //! annotations and fields say about isolation, sandbox and utility VM. Knows no operating system's
-//! calls beyond reading one file.
+//! calls beyond reading one file and finding the root file system's directory.
 
 mod annotations;
 mod bundle;
+mod default_spec;
+mod document;
 mod error;
 mod isolation;
+mod mounts;
+mod strict;
+mod validate;
 mod vm_options;
+pub mod windows;
 
 pub use annotations::{SandboxRole, sandbox_role};
 pub use bundle::{Bundle, load_process};
+pub use default_spec::{OCI_VERSION, add_cgroup_namespace, default_spec, rootless_spec};
 pub use error::{Error, Result};
-pub use isolation::{Isolation, IsolationHints, decide_isolation};
-pub use vm_options::{Accelerator, Machine, VmDefaults, VmOptions};
+pub use isolation::{
+    Isolation, IsolationHints, decide_isolation, requested_isolation, windows_isolation,
+};
+pub use validate::validate_process;
+pub use vm_options::{
+    Accelerator, DEFAULT_INITRAMFS, DEFAULT_KERNEL, Machine, VmDefaults, VmOptions,
+};

@@ -1,11 +1,52 @@
-//! The options of a utility VM: defaults, then the configuration file, then annotations.
+//! The options of a utility VM. The stronger source wins: an annotation, the configuration's `vm`
+//! object, the configuration file, the built-in default.
+//!
+//! Annotations have a name of runhcs's own and, where the Windows program that runhcs is modelled
+//! on has a name for the same thing, that one too. Its names that mean nothing on Linux are
+//! ignored, like any annotation of others.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
+use crate::annotations::refuse_unknown_own;
+use crate::{Error, Result};
+
+mod value;
+
+/// The guest kernel if nothing names another one.
+pub const DEFAULT_KERNEL: &str = "/usr/local/share/runhcs/vmlinux";
+/// The guest's initramfs if nothing names another one.
+pub const DEFAULT_INITRAMFS: &str = "/usr/local/share/runhcs/initramfs.img";
+
+/// Memory of a VM in MiB: enough for a pod of small programs.
+const DEFAULT_MEMORY_MIB: u64 = 256;
+/// What guest kernel and agent need beside the container, in MiB.
+const GUEST_OVERHEAD_MIB: u64 = 128;
+const DEFAULT_QEMU: &str = "qemu-system-x86_64";
+/// Long enough for a machine without virtualisation and with other work to do.
+const DEFAULT_BOOT_TIMEOUT_SECONDS: u64 = 60;
+
+const KERNEL: &str = "io.runhcs.vm.kernel";
+const INITRAMFS: &str = "io.runhcs.vm.initramfs";
+const KERNEL_ARGS: &str = "io.runhcs.vm.kernel-args";
+const MEMORY_MIB: &str = "io.runhcs.vm.memory-mib";
+const VCPUS: &str = "io.runhcs.vm.vcpus";
+const ACCELERATOR: &str = "io.runhcs.vm.accelerator";
+const MACHINE: &str = "io.runhcs.vm.machine";
+const BOOT_TIMEOUT: &str = "io.runhcs.vm.boot-timeout-seconds";
+
+/// Our own names of VM options. QEMU's path is not among them: who may annotate a pod is not
+/// always one who may choose what the host executes.
+pub(crate) const OWN_NAMES: [&str; 8] =
+    [ACCELERATOR, BOOT_TIMEOUT, INITRAMFS, KERNEL, KERNEL_ARGS, MACHINE, MEMORY_MIB, VCPUS];
+
+const MODEL_BOOT_FILES: &str = "io.microsoft.virtualmachine.bootfilesrootpath";
+const MODEL_KERNEL_ARGS: &str = "io.microsoft.virtualmachine.lcow.kernelbootoptions";
+const MODEL_MEMORY: &str = "io.microsoft.virtualmachine.computetopology.memory.sizeinmb";
+const MODEL_VCPUS: &str = "io.microsoft.virtualmachine.computetopology.processor.count";
 
 /// What runs the guest's instructions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,9 +123,180 @@ pub struct VmOptions {
 impl VmOptions {
     /// Translates the configuration and its annotations.
     ///
+    /// If no annotation gives the memory, the VM has what `defaults` say, or more if the
+    /// container's own memory limit needs more.
+    ///
     /// # Errors
-    /// A value that doesn't parse or is out of range, naming the annotation.
-    pub fn from_spec(_spec: &Spec, _defaults: &VmDefaults) -> Result<Self> {
-        todo!()
+    /// A value that doesn't parse or is out of range, naming the annotation, field or entry of the
+    /// configuration file; two annotations that contradict each other; an annotation that begins
+    /// with `io.runhcs.` and isn't known; a `vm` object that asks for what isn't possible.
+    pub fn from_spec(spec: &Spec, defaults: &VmDefaults) -> Result<Self> {
+        refuse_unknown_own(spec)?;
+        let defaults = Checked::from_file(defaults)?;
+        let object = Checked::from_object(spec)?;
+        let annotated = Checked::from_annotations(spec.annotations().as_ref())?;
+        let weaker = defaults.0.memory_mib.unwrap_or(DEFAULT_MEMORY_MIB);
+        let memory_mib =
+            annotated.0.memory_mib.unwrap_or_else(|| weaker.max(needed_memory_mib(spec)));
+        let Checked(merged) = annotated.or(object).or(defaults);
+        Ok(Self {
+            kernel: merged.kernel.unwrap_or_else(|| DEFAULT_KERNEL.into()),
+            initramfs: merged.initramfs.unwrap_or_else(|| DEFAULT_INITRAMFS.into()),
+            kernel_args: merged.kernel_args.unwrap_or_default(),
+            memory_mib,
+            vcpus: merged.vcpus.unwrap_or(1),
+            accelerator: merged.accelerator.unwrap_or_default(),
+            machine: merged.machine.unwrap_or_default(),
+            qemu: merged.qemu.unwrap_or_else(|| DEFAULT_QEMU.into()),
+            boot_timeout_seconds: merged
+                .boot_timeout_seconds
+                .unwrap_or(DEFAULT_BOOT_TIMEOUT_SECONDS),
+        })
     }
 }
+
+/// What one source says, every value in its range.
+struct Checked(VmDefaults);
+
+impl Checked {
+    fn from_file(file: &VmDefaults) -> Result<Self> {
+        let entry = |name: &str| format!("{name} in the configuration file's [vm]");
+        let VmDefaults { kernel, initramfs, kernel_args, memory_mib, vcpus, .. } = file;
+        if let Some(path) = kernel {
+            named(&entry("kernel"), value::file(path))?;
+        }
+        if let Some(path) = initramfs {
+            named(&entry("initramfs"), value::file(path))?;
+        }
+        if let Some(args) = kernel_args {
+            named(&entry("kernel-args"), value::kernel_args(args))?;
+        }
+        if let Some(mib) = memory_mib {
+            named(&entry("memory-mib"), value::memory_mib(&mib.to_string()))?;
+        }
+        if let Some(count) = vcpus {
+            named(&entry("vcpus"), value::vcpus(&count.to_string()))?;
+        }
+        if let Some(program) = &file.qemu {
+            named(&entry("qemu"), value::program(program))?;
+        }
+        if let Some(seconds) = file.boot_timeout_seconds {
+            let field = entry("boot-timeout-seconds");
+            named(&field, value::boot_timeout(&seconds.to_string()))?;
+        }
+        Ok(Self(file.clone()))
+    }
+
+    fn from_object(spec: &Spec) -> Result<Self> {
+        let mut found = VmDefaults::default();
+        let Some(vm) = spec.vm() else { return Ok(Self(found)) };
+        found.kernel = Some(named("vm.kernel.path", value::file(vm.kernel().path()))?);
+        if let Some(initrd) = vm.kernel().initrd() {
+            found.initramfs = Some(named("vm.kernel.initrd", value::file(Path::new(initrd)))?);
+        }
+        if let Some(parameters) = vm.kernel().parameters() {
+            let args = value::kernel_args(&parameters.join(" "));
+            found.kernel_args = Some(named("vm.kernel.parameters", args)?);
+        }
+        if let Some(hypervisor) = vm.hypervisor() {
+            // The specification wants an absolute path here, so no look-up in PATH.
+            found.qemu = Some(named("vm.hypervisor.path", value::file(hypervisor.path()))?);
+            if hypervisor.parameters().as_ref().is_some_and(|list| !list.is_empty()) {
+                let message = "own parameters for the hypervisor are not supported";
+                return Err(Error::invalid("vm.hypervisor.parameters", message));
+            }
+        }
+        if vm.image().is_some() {
+            let message = "not supported: the guest starts from an initramfs, vm.kernel.initrd";
+            return Err(Error::invalid("vm.image", message));
+        }
+        Ok(Self(found))
+    }
+
+    fn from_annotations(annotations: Option<&HashMap<String, String>>) -> Result<Self> {
+        let Some(all) = annotations else { return Ok(Self(VmDefaults::default())) };
+        let path = |text: &str| value::file(Path::new(text));
+        let boot_file = |name: &'static str| {
+            move |text: &str| value::file(Path::new(text)).map(|dir| dir.join(name))
+        };
+        Ok(Self(VmDefaults {
+            kernel: annotated(all, &[(KERNEL, &path), (MODEL_BOOT_FILES, &boot_file("vmlinux"))])?,
+            initramfs: annotated(
+                all,
+                &[(INITRAMFS, &path), (MODEL_BOOT_FILES, &boot_file("initramfs.img"))],
+            )?,
+            kernel_args: annotated(
+                all,
+                &[(KERNEL_ARGS, &value::kernel_args), (MODEL_KERNEL_ARGS, &value::kernel_args)],
+            )?,
+            memory_mib: annotated(
+                all,
+                &[(MEMORY_MIB, &value::memory_mib), (MODEL_MEMORY, &value::memory_mib)],
+            )?,
+            vcpus: annotated(all, &[(VCPUS, &value::vcpus), (MODEL_VCPUS, &value::vcpus)])?,
+            accelerator: annotated(all, &[(ACCELERATOR, &value::accelerator)])?,
+            machine: annotated(all, &[(MACHINE, &value::machine)])?,
+            qemu: None,
+            boot_timeout_seconds: annotated(all, &[(BOOT_TIMEOUT, &value::boot_timeout)])?,
+        }))
+    }
+
+    /// What this source says, and where it says nothing, what the weaker one says.
+    fn or(self, weaker: Self) -> Self {
+        let (strong, weak) = (self.0, weaker.0);
+        Self(VmDefaults {
+            kernel: strong.kernel.or(weak.kernel),
+            initramfs: strong.initramfs.or(weak.initramfs),
+            kernel_args: strong.kernel_args.or(weak.kernel_args),
+            memory_mib: strong.memory_mib.or(weak.memory_mib),
+            vcpus: strong.vcpus.or(weak.vcpus),
+            accelerator: strong.accelerator.or(weak.accelerator),
+            machine: strong.machine.or(weak.machine),
+            qemu: strong.qemu.or(weak.qemu),
+            boot_timeout_seconds: strong.boot_timeout_seconds.or(weak.boot_timeout_seconds),
+        })
+    }
+}
+
+/// An annotation's name and how its value is read.
+type Name<'a, T> = (&'static str, &'a dyn Fn(&str) -> value::Result<T>);
+
+/// The value of an option that may be annotated under several names.
+fn annotated<T: PartialEq>(
+    annotations: &HashMap<String, String>,
+    names: &[Name<'_, T>],
+) -> Result<Option<T>> {
+    let mut found: Option<(&str, T)> = None;
+    for (name, parse) in names {
+        let Some(text) = annotations.get(*name) else { continue };
+        let value = named(name, parse(text))?;
+        match &found {
+            Some((other, before)) if *before != value => {
+                let message = format!("{text:?} contradicts the annotation {other}");
+                return Err(Error::invalid(*name, message));
+            }
+            Some(_) => {}
+            None => found = Some((name, value)),
+        }
+    }
+    Ok(found.map(|(_, value)| value))
+}
+
+/// Says whose value it is that can't be used.
+fn named<T>(field: &str, value: value::Result<T>) -> Result<T> {
+    value.map_err(|message| Error::invalid(field, message))
+}
+
+/// What the container's memory limit asks of its VM, in MiB; 0 without a limit. A limit beyond any
+/// VM's memory is as good as none.
+fn needed_memory_mib(spec: &Spec) -> u64 {
+    let linux = spec.linux().as_ref();
+    let resources = linux.and_then(|linux| linux.resources().as_ref());
+    let memory = resources.and_then(|resources| resources.memory().as_ref());
+    let limit = memory.and_then(|memory| memory.limit()).and_then(|limit| limit.try_into().ok());
+    let needed = limit.map_or(0, |bytes: u64| bytes.div_ceil(1 << 20) + GUEST_OVERHEAD_MIB);
+    if needed > value::MAX_MEMORY_MIB { 0 } else { needed }
+}
+
+#[cfg(test)]
+mod tests;

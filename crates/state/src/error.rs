@@ -1,6 +1,6 @@
 //! What can go wrong with the store.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use runhcs_compute::ContainerId;
 
@@ -27,6 +27,30 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Something lies in the store's directory that is not an entry.
+    #[error("{path} is not an entry of runhcs: {reason}; remove it if nothing else needs it")]
+    Foreign {
+        /// What lies there.
+        path: PathBuf,
+        /// Why it isn't an entry.
+        reason: String,
+    },
+    /// The store's directory can't be trusted.
+    #[error("{path} can't hold state: {reason}; use a directory of your own with mode 0700")]
+    Untrusted {
+        /// The directory.
+        path: PathBuf,
+        /// Who could tamper with it.
+        reason: String,
+    },
+    /// A namespace configuration can't be used, or the stored one is damaged.
+    #[error("configuration of network namespace {namespace:?}: {reason}")]
+    Namespace {
+        /// The namespace.
+        namespace: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The file system refused.
     #[error("cannot {operation} {path}")]
     Io {
@@ -38,4 +62,15 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+}
+
+impl Error {
+    /// The file system refused `operation` on `path`.
+    pub(crate) fn io(
+        operation: &'static str,
+        path: &Path,
+        source: impl Into<std::io::Error>,
+    ) -> Self {
+        Self::Io { operation, path: path.to_owned(), source: source.into() }
+    }
 }

@@ -9,16 +9,6 @@ use serde::{Deserialize, Serialize};
 /// The version of [`Record`] this program writes and reads.
 pub const RECORD_VERSION: u32 = 1;
 
-/// A process that can't be mistaken for a later one with the same pid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ProcessHandle {
-    /// Its pid on the host.
-    pub pid: u32,
-    /// When it started, in clock ticks since boot: field 22 of `/proc/<pid>/stat` (proc(5)).
-    pub start_time: u64,
-}
-
 /// A VM-isolated container's place among the VMs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,5 +61,36 @@ impl Record {
     /// Whether it owns a utility VM.
     pub fn is_vm_host(&self) -> bool {
         self.vm.as_ref().is_some_and(|vm| vm.host_id == self.id)
+    }
+}
+
+/// Reads only the version, so that a record of another version is refused for that and not for
+/// its unknown fields.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// Why the bytes of a record aren't one.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BadRecord {
+    /// It isn't JSON of the right shape.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// Another version of runhcs wrote it.
+    #[error("it has version {0}, this runhcs reads version {RECORD_VERSION}")]
+    Version(u32),
+    /// It lies in another container's entry.
+    #[error("it is the record of container {0}")]
+    Misplaced(ContainerId),
+}
+
+impl Record {
+    /// Reads a record of the version this program knows.
+    pub(crate) fn from_json(json: &[u8]) -> std::result::Result<Self, BadRecord> {
+        match serde_json::from_slice::<Versioned>(json)?.version {
+            RECORD_VERSION => Ok(serde_json::from_slice(json)?),
+            other => Err(BadRecord::Version(other)),
+        }
     }
 }

@@ -1,0 +1,158 @@
+//! The specification's rules that the types don't express. Nothing is looked up in the system.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use oci_spec::runtime::{Hook, LinuxNamespaceType, Process, Spec};
+
+use crate::annotations::refuse_unknown_own;
+use crate::{Error, Result};
+
+/// Writes in one way what may be written in several: an empty namespace path is no path.
+pub(crate) fn normalize(spec: &mut Spec) {
+    let Some(linux) = spec.linux_mut() else { return };
+    for namespace in linux.namespaces_mut().iter_mut().flatten() {
+        if namespace.path().as_deref() == Some(Path::new("")) {
+            namespace.set_path(None);
+        }
+    }
+}
+
+/// Checks a whole configuration.
+pub(crate) fn validate(spec: &Spec) -> Result<()> {
+    validate_version(spec.version())?;
+    if spec.windows().is_some() && spec.linux().is_none() {
+        return Err(Error::invalid(
+            "windows",
+            "this is a configuration for Windows, it has no `linux` object",
+        ));
+    }
+    if let Some(process) = spec.process() {
+        validate_process(process, "process.")?;
+    }
+    validate_namespaces(spec)?;
+    validate_hooks(spec)?;
+    for key in spec.annotations().iter().flatten().map(|(key, _)| key) {
+        if key.is_empty() {
+            return Err(Error::invalid("annotations", "a key is empty"));
+        }
+    }
+    refuse_unknown_own(spec)
+}
+
+fn validate_version(version: &str) -> Result<()> {
+    let invalid = |message: String| Err(Error::invalid("ociVersion", message));
+    if version.is_empty() {
+        return invalid("missing; it is the specification's version, such as 1.2.0".into());
+    }
+    match semver::Version::parse(version) {
+        Ok(parsed) if parsed.major == 1 => Ok(()),
+        Ok(_) => invalid(format!("{version:?} is not supported, only versions 1.x are")),
+        Err(error) => invalid(format!("{version:?} is not a version: {error}")),
+    }
+}
+
+/// Checks a process. `prefix` is where it is, for messages: `process.`, or nothing for a document
+/// of its own.
+///
+/// # Errors
+/// No program, a working directory that isn't absolute, an environment entry without a name, a
+/// resource limit given twice or with its soft above its hard limit.
+pub fn validate_process(process: &Process, prefix: &str) -> Result<()> {
+    let field = |name: &str| format!("{prefix}{name}");
+    match process.args().as_deref().unwrap_or_default().first() {
+        None => return Err(Error::invalid(field("args"), "missing; it starts with the program")),
+        Some(program) if program.is_empty() => {
+            return Err(Error::invalid(field("args[0]"), "the program's name is empty"));
+        }
+        Some(_) => {}
+    }
+    if !process.cwd().starts_with("/") {
+        let cwd = process.cwd().display().to_string();
+        return Err(Error::invalid(field("cwd"), format!("{cwd:?} is not an absolute path")));
+    }
+    for (index, entry) in process.env().iter().flatten().enumerate() {
+        if matches!(entry.find('='), None | Some(0)) {
+            let message = format!("{entry:?} is not of the form name=value");
+            return Err(Error::invalid(field(&format!("env[{index}]")), message));
+        }
+    }
+    let mut types = HashSet::new();
+    for (index, limit) in process.rlimits().iter().flatten().enumerate() {
+        let name = limit.typ().to_string();
+        let field = |part: &str| field(&format!("rlimits[{index}].{part}"));
+        if !types.insert(name.clone()) {
+            return Err(Error::invalid(field("type"), format!("{name} is given twice")));
+        }
+        if limit.soft() > limit.hard() {
+            let message = format!("{} is above the hard limit {}", limit.soft(), limit.hard());
+            return Err(Error::invalid(field("soft"), message));
+        }
+    }
+    if let Some(size) = process.console_size() {
+        for (name, value) in [("height", size.height()), ("width", size.width())] {
+            if value > u64::from(u16::MAX) {
+                let field = field(&format!("consoleSize.{name}"));
+                return Err(Error::invalid(field, format!("{value} is above {}", u16::MAX)));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn validate_namespaces(spec: &Spec) -> Result<()> {
+    let namespaces =
+        spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    for (index, namespace) in namespaces.iter().enumerate() {
+        let field = |name: &str| format!("linux.namespaces[{index}].{name}");
+        let first = namespaces.iter().position(|other| other.typ() == namespace.typ());
+        if let Some(first) = first.filter(|first| *first < index) {
+            let message = format!("linux.namespaces[{first}] has the same type");
+            return Err(Error::invalid(field("type"), message));
+        }
+        if let Some(path) = namespace.path().as_ref().filter(|path| !path.starts_with("/")) {
+            let message = format!("{:?} is not an absolute path", path.display().to_string());
+            return Err(Error::invalid(field("path"), message));
+        }
+    }
+    let has_uts = namespaces.iter().any(|each| each.typ() == LinuxNamespaceType::Uts);
+    for (field, name) in [("hostname", spec.hostname()), ("domainname", spec.domainname())] {
+        if name.as_ref().is_some_and(|name| !name.is_empty()) && !has_uts {
+            let message = "can only be set in a UTS namespace, linux.namespaces lists none";
+            return Err(Error::invalid(field, message));
+        }
+    }
+    Ok(())
+}
+
+fn validate_hooks(spec: &Spec) -> Result<()> {
+    let Some(hooks) = spec.hooks() else { return Ok(()) };
+    for (point, hooks) in [
+        ("prestart", hooks.prestart()),
+        ("createRuntime", hooks.create_runtime()),
+        ("createContainer", hooks.create_container()),
+        ("startContainer", hooks.start_container()),
+        ("poststart", hooks.poststart()),
+        ("poststop", hooks.poststop()),
+    ] {
+        for (index, hook) in hooks.iter().flatten().enumerate() {
+            validate_hook(hook, &format!("hooks.{point}[{index}]"))?;
+        }
+    }
+    Ok(())
+}
+
+fn validate_hook(hook: &Hook, field: &str) -> Result<()> {
+    if !hook.path().starts_with("/") {
+        let path = hook.path().display().to_string();
+        let message = format!("{path:?} is not an absolute path");
+        return Err(Error::invalid(format!("{field}.path"), message));
+    }
+    match hook.timeout() {
+        Some(seconds) if seconds <= 0 => {
+            let message = format!("{seconds} is not a number of seconds above 0");
+            Err(Error::invalid(format!("{field}.timeout"), message))
+        }
+        _ => Ok(()),
+    }
+}
