@@ -5,12 +5,36 @@
 //! the container is going to leave in the system. The caller stores that, and only then calls
 //! [`Plan::create`]. From the stored [`Resources`] a later process reaches the [`Container`].
 
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+mod barrier;
+mod cgroups;
+mod channel;
+mod clone;
+mod container;
+mod credentials;
+mod error;
+mod exec;
+mod hooks;
+mod init;
+mod namespaces;
+mod network;
+mod plan;
+mod proc;
+mod program;
+mod rootfs;
+mod seccomp;
+mod terminal;
 
-use oci_spec::runtime::{Process, Spec};
-use runhcs_compute::{ComputeSystem, ContainerId, Result, Scope, Signal, Status};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use oci_spec::runtime::Spec;
+use runhcs_compute::ContainerId;
 use serde::{Deserialize, Serialize};
+
+pub use cgroups::CgroupPaths;
+pub use container::Container;
+pub use exec::ExecOptions;
+pub use plan::{Plan, Resources};
 
 /// What the engine needs to create a container.
 #[derive(Debug)]
@@ -46,17 +70,6 @@ pub struct Stdio {
     pub stderr: OwnedFd,
 }
 
-/// All that a container can leave in the system, known before any of it exists.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Resources {
-    /// Its id.
-    pub id: ContainerId,
-    /// Where the start FIFO is.
-    pub runtime_dir: PathBuf,
-    // The engine adds: cgroups, hooks to run at delete, …
-}
-
 /// A container's init process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -65,80 +78,4 @@ pub struct Init {
     pub pid: u32,
     /// When it started, in clock ticks since boot (field 22 of `/proc/<pid>/stat`).
     pub start_time: u64,
-}
-
-/// A checked configuration, ready to be created.
-#[derive(Debug)]
-pub struct Plan<'a>(CreateOptions<'a>);
-
-impl<'a> Plan<'a> {
-    /// Checks everything that can be checked without changing anything.
-    pub fn new(options: CreateOptions<'a>) -> Result<Self> {
-        Ok(Self(options))
-    }
-
-    /// What [`Plan::create`] is going to leave in the system.
-    pub fn resources(&self) -> &Resources {
-        todo!()
-    }
-
-    /// Creates the container up to the point where only [`ComputeSystem::start`] is missing. Its
-    /// init process is a child of the caller. On failure nothing is left.
-    pub fn create(self) -> Result<Init> {
-        todo!()
-    }
-}
-
-/// A container that was, or was about to be, created.
-#[derive(Clone, Debug)]
-pub struct Container {
-    /// What it may have left in the system.
-    pub resources: Resources,
-    /// `None` if its creation didn't get that far.
-    pub init: Option<Init>,
-}
-
-/// A further process for a container.
-#[derive(Debug)]
-pub struct ExecOptions<'a> {
-    /// What to run.
-    pub process: &'a Process,
-    /// The process's stdio, or `None` to pass on the caller's.
-    pub stdio: Option<Stdio>,
-    /// A connected unix socket to send the terminal's master to, if the process has a terminal.
-    pub console_socket: Option<OwnedFd>,
-    /// How many descriptors after stderr the process inherits.
-    pub preserve_fds: u32,
-}
-
-impl Container {
-    /// Runs a further process. It is a child of the caller and runs at once; an error in
-    /// executing its program is this call's error.
-    pub fn exec(&self, _spec: &Spec, _options: ExecOptions<'_>) -> Result<Init> {
-        todo!()
-    }
-}
-
-impl ComputeSystem for Container {
-    fn status(&self) -> Result<Status> {
-        todo!()
-    }
-    fn start(&self) -> Result<()> {
-        todo!()
-    }
-    fn signal(&self, _signal: Signal, _scope: Scope) -> Result<()> {
-        todo!()
-    }
-    fn pause(&self) -> Result<()> {
-        todo!()
-    }
-    fn resume(&self) -> Result<()> {
-        todo!()
-    }
-    fn processes(&self) -> Result<Vec<u32>> {
-        todo!()
-    }
-    fn delete(&self) -> Result<()> {
-        todo!()
-    }
 }

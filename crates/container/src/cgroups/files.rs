@@ -1,0 +1,87 @@
+//! Reading and writing the control files, whichever the version.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use runhcs_compute::Result;
+use rustix::fs::{Mode, OFlags};
+
+use crate::error::Context;
+
+/// `path` in a hierarchy: absolute below its root, relative below the caller's own group.
+pub(crate) fn below(mount_point: &Path, own: &Path, path: &Path) -> PathBuf {
+    let strip = |path: &Path| path.strip_prefix("/").unwrap_or(path).to_owned();
+    if path.is_absolute() {
+        mount_point.join(strip(path))
+    } else {
+        mount_point.join(strip(own)).join(path)
+    }
+}
+
+pub(crate) fn open_directory(path: &Path) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+pub(crate) fn write(path: &Path, value: &str) -> Result<()> {
+    fs::write(path, value).context(|| format!("write {value:?} to {}", path.display()))
+}
+
+/// The pids in a `cgroup.procs`; none if the group is gone.
+pub(crate) fn read_pids(path: &Path) -> io::Result<Vec<u32>> {
+    match fs::read_to_string(path) {
+        Ok(text) => {
+            Ok(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid != 0).collect())
+        }
+        Err(error) if is_gone(&error) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Calls `visit` for a group and all below, deepest first. A group that is gone is skipped.
+pub(crate) fn for_each_group(
+    path: &Path,
+    visit: &mut impl FnMut(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if is_gone(&error) => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            for_each_group(&entry.path(), visit)?;
+        }
+    }
+    visit(path)
+}
+
+/// Removes a group and all below. The kernel may need a moment after the last process has ended.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    for_each_group(path, &mut |group| {
+        super::wait_until(|| match fs::remove_dir(group) {
+            Ok(()) => Ok(true),
+            Err(error) if is_gone(&error) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(false),
+            Err(error) => Err(error),
+        })
+    })
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absolute_paths_start_at_the_hierarchy_and_relative_ones_at_the_caller() {
+        let below =
+            |path: &str| below(Path::new("/sys/fs/cgroup"), Path::new("/own"), Path::new(path));
+        assert_eq!(below("/a/b"), Path::new("/sys/fs/cgroup/a/b"));
+        assert_eq!(below("a/b"), Path::new("/sys/fs/cgroup/own/a/b"));
+    }
+}

@@ -1,0 +1,213 @@
+//! Control groups: where a container's processes are counted, limited, frozen and killed.
+//!
+//! [`CgroupPaths`] says where they are going to be and is stored before they exist; [`Cgroup`]
+//! works on them.
+
+mod device_filter;
+mod device_rules;
+mod files;
+mod v1;
+mod v2;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
+
+use oci_spec::runtime::LinuxResources;
+use runhcs_compute::{ContainerId, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, invalid};
+use crate::rootfs::mounts::PlannedMount;
+use crate::rootfs::resolve::Root;
+
+/// Where a system keeps its control groups.
+const MOUNT_POINT: &str = "/sys/fs/cgroup";
+
+/// The directories of a container's control groups.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum CgroupPaths {
+    /// Version 1: a directory for each hierarchy, under its controllers' names (`cpu,cpuacct`).
+    V1(Vec<(String, PathBuf)>),
+    /// Version 2: one directory.
+    V2(PathBuf),
+    /// The system has no control groups.
+    None,
+}
+
+impl CgroupPaths {
+    /// Works out the directories for `linux.cgroupsPath`: absolute below the hierarchies' roots,
+    /// relative (and by default the id) below the caller's own control groups, as runc has it.
+    pub(crate) fn new(id: &ContainerId, configured: Option<&Path>) -> Result<Self> {
+        let path = configured.filter(|path| !path.as_os_str().is_empty());
+        let path = path.map_or_else(|| PathBuf::from(id.as_str()), Path::to_owned);
+        if path.components().any(|part| part == Component::ParentDir) {
+            return Err(invalid("linux.cgroupsPath", format!("{} holds `..`", path.display())));
+        }
+        if path.to_str().is_some_and(|text| text.matches(':').count() == 2) {
+            return Err(invalid(
+                "linux.cgroupsPath",
+                "has the form slice:prefix:name, which is systemd's; this runtime manages cgroup \
+                 directories itself",
+            ));
+        }
+        if path == Path::new("/") {
+            return Err(invalid("linux.cgroupsPath", "can't be the root of the hierarchy"));
+        }
+        if v2::is_mounted(Path::new(MOUNT_POINT)) {
+            let own = v2::own_path().context(|| "read /proc/self/cgroup".into())?;
+            return Ok(Self::V2(files::below(Path::new(MOUNT_POINT), &own, &path)));
+        }
+        let hierarchies = v1::hierarchies().context(|| "find the cgroup hierarchies".into())?;
+        if hierarchies.is_empty() {
+            return Ok(Self::None);
+        }
+        let paths = hierarchies
+            .into_iter()
+            .map(|h| (h.controllers, files::below(&h.mount_point, &h.own_path, &path)));
+        Ok(Self::V1(paths.collect()))
+    }
+}
+
+/// A container's control groups.
+#[derive(Clone, Debug)]
+pub(crate) struct Cgroup(pub CgroupPaths);
+
+impl Cgroup {
+    /// Makes the directories and sets the limits.
+    pub(crate) fn create(&self, resources: Option<&LinuxResources>) -> Result<()> {
+        match &self.0 {
+            CgroupPaths::V1(paths) => v1::create(paths, resources),
+            CgroupPaths::V2(path) => v2::create(path, resources),
+            CgroupPaths::None => match resources.filter(|r| **r != LinuxResources::default()) {
+                None => Ok(()),
+                Some(_) => Err(invalid(
+                    "linux.resources",
+                    "limits were asked for, but no cgroup hierarchy is mounted on this system",
+                )),
+            },
+        }
+    }
+
+    /// The descriptor a new process can be cloned into (version 2 only).
+    pub(crate) fn clone_target(&self) -> Result<Option<OwnedFd>> {
+        let CgroupPaths::V2(path) = &self.0 else { return Ok(None) };
+        files::open_directory(path).map(Some).context(|| format!("open cgroup {}", path.display()))
+    }
+
+    /// Moves a process into the groups.
+    pub(crate) fn add(&self, pid: u32) -> Result<()> {
+        for path in self.directories() {
+            files::write(&path.join("cgroup.procs"), &pid.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// The pids of all processes in the groups and below, without those that have ended.
+    pub(crate) fn processes(&self) -> Result<Vec<u32>> {
+        let Some(path) = self.counting() else { return Ok(Vec::new()) };
+        let mut pids = Vec::new();
+        files::for_each_group(&path, &mut |group| {
+            pids.extend(files::read_pids(&group.join("cgroup.procs"))?);
+            Ok(())
+        })
+        .context(|| format!("list the processes of cgroup {}", path.display()))?;
+        Ok(pids)
+    }
+
+    /// Freezes or thaws the container and waits until it is so.
+    pub(crate) fn freeze(&self, frozen: bool) -> Result<()> {
+        match &self.0 {
+            CgroupPaths::V1(_) => match self.v1_directory("freezer") {
+                Some(path) => v1::freeze(&path, frozen),
+                None => Err(no_freezer()),
+            },
+            CgroupPaths::V2(path) => v2::freeze(path, frozen),
+            CgroupPaths::None => Err(no_freezer()),
+        }
+    }
+
+    /// Whether the container is frozen.
+    pub(crate) fn is_frozen(&self) -> Result<bool> {
+        let state = match &self.0 {
+            CgroupPaths::V1(_) => self.v1_directory("freezer").map(|path| v1::is_frozen(&path)),
+            CgroupPaths::V2(path) => Some(v2::is_frozen(path)),
+            CgroupPaths::None => None,
+        };
+        state.unwrap_or(Ok(false)).context(|| "read the freezer's state".into())
+    }
+
+    /// Whether the kernel kills a whole group at once (`cgroup.kill`, Linux 5.14).
+    pub(crate) fn kill_at_once(&self) -> bool {
+        matches!(&self.0, CgroupPaths::V2(path)
+            if std::fs::write(path.join("cgroup.kill"), "1").is_ok())
+    }
+
+    /// Removes the groups, with those the container made below. Missing ones are no error.
+    pub(crate) fn remove(&self) -> Result<()> {
+        for path in self.directories() {
+            files::remove_tree(&path).context(|| format!("remove cgroup {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Mounts the container's own groups at the place a `cgroup` mount names.
+    pub(crate) fn mount(&self, root: &Root, mount: &PlannedMount<'_>) -> Result<()> {
+        match &self.0 {
+            CgroupPaths::V1(paths) => v1::mount(paths, root, mount),
+            CgroupPaths::V2(path) => v2::mount(path, root, mount),
+            CgroupPaths::None => Err(invalid(
+                "mounts",
+                "a cgroup mount was asked for, but no cgroup hierarchy is mounted on this system",
+            )),
+        }
+    }
+
+    fn directories(&self) -> Vec<PathBuf> {
+        match &self.0 {
+            CgroupPaths::V1(paths) => paths.iter().map(|(_, path)| path.clone()).collect(),
+            CgroupPaths::V2(path) => vec![path.clone()],
+            CgroupPaths::None => Vec::new(),
+        }
+    }
+
+    /// The group whose list of processes is complete.
+    fn counting(&self) -> Option<PathBuf> {
+        match &self.0 {
+            CgroupPaths::V1(paths) => ["freezer", "pids", "memory", "devices"]
+                .iter()
+                .find_map(|name| self.v1_directory(name))
+                .or_else(|| paths.first().map(|(_, path)| path.clone())),
+            CgroupPaths::V2(path) => Some(path.clone()),
+            CgroupPaths::None => None,
+        }
+    }
+
+    fn v1_directory(&self, controller: &str) -> Option<PathBuf> {
+        match &self.0 {
+            CgroupPaths::V1(paths) => v1::directory(paths, controller).map(Path::to_owned),
+            _ => None,
+        }
+    }
+}
+
+fn no_freezer() -> runhcs_compute::Error {
+    runhcs_compute::Error::Unsupported(
+        "this system has no cgroup freezer to pause a container with".into(),
+    )
+}
+
+/// Waits, asking again at growing intervals, until `done` or for two seconds.
+fn wait_until(mut done: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
+    let mut pause = std::time::Duration::from_micros(50);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(2);
+    while !done()? {
+        if std::time::Instant::now() > deadline {
+            return Err(io::Error::from(io::ErrorKind::TimedOut));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(std::time::Duration::from_millis(10));
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! The line between the creating process and the container's init while it is being set up.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use runhcs_compute::{Error, Result};
+
+use crate::error::{Context, chain};
+
+/// What one side tells the other: one byte of kind, and for a failure its text to the end.
+const GO: u8 = b'g';
+const FAILED: u8 = b'f';
+
+/// One end of the line.
+#[derive(Debug)]
+pub(crate) struct Channel(UnixStream);
+
+impl Channel {
+    pub(crate) fn pair() -> Result<(Self, Self)> {
+        let (a, b) = UnixStream::pair().context(|| "make a socket pair".into())?;
+        Ok((Self(a), Self(b)))
+    }
+
+    /// Lets the other side go on, with a number for it.
+    pub(crate) fn go(&mut self, number: u32) -> Result<()> {
+        let [a, b, c, d] = number.to_ne_bytes();
+        self.0.write_all(&[GO, a, b, c, d]).context(|| "tell the other side to go on".into())
+    }
+
+    /// Ends the line with a failure's text. Nobody may be left to hear it.
+    pub(crate) fn fail(&mut self, error: &Error) {
+        let mut message = vec![FAILED];
+        message.extend_from_slice(chain(error).as_bytes());
+        let _ = self.0.write_all(&message);
+    }
+
+    /// Waits until the other side goes on and returns its number; its failure is this call's error.
+    pub(crate) fn wait(&mut self) -> Result<u32> {
+        self.next()?.ok_or_else(|| failed("its process ended without a word"))
+    }
+
+    /// Waits until the other side has closed its end by executing a program.
+    pub(crate) fn wait_closed(&mut self) -> Result<()> {
+        self.next().map(drop)
+    }
+
+    fn next(&mut self) -> Result<Option<u32>> {
+        let hear = || "hear from the container's process".to_owned();
+        let mut kind = [0];
+        if self.0.read(&mut kind).context(hear)? == 0 {
+            return Ok(None);
+        }
+        if kind[0] == GO {
+            let mut number = [0; 4];
+            self.0.read_exact(&mut number).context(hear)?;
+            return Ok(Some(u32::from_ne_bytes(number)));
+        }
+        let mut text = String::new();
+        let _ = (&self.0).take(64 << 10).read_to_string(&mut text);
+        Err(failed(text))
+    }
+}
+
+fn failed(why: impl Into<String>) -> Error {
+    Error::failed("set up the container's process", why.into())
+}

@@ -1,0 +1,161 @@
+//! A container that was created, possibly by another process.
+
+use std::time::{Duration, Instant};
+
+use runhcs_compute::{ComputeSystem, Error, Result, Scope, Signal, Status};
+
+use crate::cgroups::Cgroup;
+use crate::error::Context;
+use crate::plan::{Resources, expect};
+use crate::{Init, barrier, proc};
+
+/// How long killed processes may take to be gone. They are gone at once unless the kernel is busy
+/// on their behalf.
+const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A container that was, or was about to be, created.
+#[derive(Clone, Debug)]
+pub struct Container {
+    /// What it may have left in the system.
+    pub resources: Resources,
+    /// `None` if its creation didn't get that far.
+    pub init: Option<Init>,
+}
+
+impl Container {
+    pub(crate) fn cgroup(&self) -> Cgroup {
+        Cgroup(self.resources.cgroups.clone())
+    }
+
+    /// Kills every process in the container's control groups, and init, and waits until they are
+    /// gone.
+    fn kill_all(&self) -> Result<()> {
+        let cgroup = self.cgroup();
+        let deadline = Instant::now() + KILL_DEADLINE;
+        let init = self.init.map(|init| init.open()).transpose()?.flatten();
+        if let Some(init) = &init {
+            proc::send(init, Signal::KILL)?;
+        }
+        loop {
+            let at_once = cgroup.kill_at_once();
+            let remaining = cgroup.processes()?;
+            let mut pidfds = Vec::new();
+            for pid in remaining {
+                let Ok(pidfd) = proc::pidfd(pid) else { continue };
+                if !at_once {
+                    proc::send(&pidfd, Signal::KILL)?;
+                }
+                pidfds.push(pidfd);
+            }
+            if pidfds.is_empty() {
+                break;
+            }
+            if cgroup.is_frozen()? {
+                // A frozen process on version 1 can't die.
+                cgroup.freeze(false)?;
+            }
+            for pidfd in pidfds {
+                let gone = proc::wait_readable(&pidfd, Some(deadline))
+                    .context(|| "wait for killed processes".into())?;
+                if !gone {
+                    return Err(Error::Timeout {
+                        operation: format!(
+                            "killing the processes of container {}",
+                            self.resources.id
+                        ),
+                        seconds: KILL_DEADLINE.as_secs(),
+                    });
+                }
+            }
+        }
+        if let Some(init) = init {
+            proc::wait_readable(&init, Some(deadline)).context(|| "wait for init".into())?;
+        }
+        Ok(())
+    }
+
+    /// Signals every process, with none slipping away by forking meanwhile.
+    fn signal_all(&self, signal: Signal) -> Result<()> {
+        if signal == Signal::KILL && self.cgroup().kill_at_once() {
+            return Ok(());
+        }
+        let cgroup = self.cgroup();
+        let was_frozen = cgroup.is_frozen()?;
+        // Without a freezer a fork may be missed; there is no better way then.
+        let freezes = !was_frozen && cgroup.freeze(true).is_ok();
+        let sent = cgroup.processes()?.into_iter().try_for_each(|pid| match proc::pidfd(pid) {
+            Ok(pidfd) => proc::send(&pidfd, signal),
+            Err(_) => Ok(()),
+        });
+        if freezes || (was_frozen && signal == Signal::KILL) {
+            cgroup.freeze(false)?;
+        }
+        sent
+    }
+}
+
+impl ComputeSystem for Container {
+    fn status(&self) -> Result<Status> {
+        let Some(init) = self.init else { return Ok(Status::Creating) };
+        if init.open()?.is_none() {
+            return Ok(Status::Stopped);
+        }
+        if self.cgroup().is_frozen()? {
+            return Ok(Status::Paused);
+        }
+        let waiting = barrier::is_waiting(&self.resources.runtime_dir);
+        Ok(if waiting { Status::Created } else { Status::Running })
+    }
+
+    fn start(&self) -> Result<()> {
+        let status = self.status()?;
+        expect("start", &self.resources.id, status, &[Status::Created])?;
+        let Some(init) = self.init else { return Err(Error::NotFound(self.resources.id.clone())) };
+        barrier::release(&self.resources.runtime_dir, &init)?;
+        barrier::remove(&self.resources.runtime_dir)?;
+        let (subject, hooks) = (&self.resources.subject, &self.resources.poststart);
+        let outcome = subject.run("poststart", Some(hooks), Status::Running, Some(init.pid));
+        if outcome.is_err() {
+            // As runc: a container whose poststart hook fails does not go on.
+            self.kill_all()?;
+        }
+        outcome
+    }
+
+    fn signal(&self, signal: Signal, scope: Scope) -> Result<()> {
+        match scope {
+            Scope::All => self.signal_all(signal),
+            Scope::Init => match self.init.map(|init| init.open()).transpose()?.flatten() {
+                Some(pidfd) => proc::send(&pidfd, signal),
+                None => Err(Error::InvalidStatus {
+                    operation: "kill",
+                    id: self.resources.id.clone(),
+                    status: Status::Stopped,
+                }),
+            },
+        }
+    }
+
+    fn pause(&self) -> Result<()> {
+        let status = self.status()?;
+        expect("pause", &self.resources.id, status, &[Status::Running, Status::Created])?;
+        self.cgroup().freeze(true)
+    }
+
+    fn resume(&self) -> Result<()> {
+        expect("resume", &self.resources.id, self.status()?, &[Status::Paused])?;
+        self.cgroup().freeze(false)
+    }
+
+    fn processes(&self) -> Result<Vec<u32>> {
+        self.cgroup().processes()
+    }
+
+    fn delete(&self) -> Result<()> {
+        self.kill_all()?;
+        self.cgroup().remove()?;
+        barrier::remove(&self.resources.runtime_dir)?;
+        let (subject, hooks) = (&self.resources.subject, &self.resources.poststop);
+        subject.run("poststop", Some(hooks), Status::Stopped, None)
+    }
+}

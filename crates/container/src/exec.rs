@@ -1,0 +1,186 @@
+//! A further process in a running container.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use oci_spec::runtime::{Process, Spec};
+use runhcs_compute::{ComputeSystem, Error, Result, Status};
+
+use crate::channel::Channel;
+use crate::clone::{Side, clone};
+use crate::container::Container;
+use crate::credentials::Credentials;
+use crate::error::{Context, invalid};
+use crate::plan::{Child, expect};
+use crate::program::{self, Program};
+use crate::seccomp::Filter;
+use crate::{Init, Stdio, namespaces, proc, terminal};
+
+/// A further process for a container.
+#[derive(Debug)]
+pub struct ExecOptions<'a> {
+    /// What to run.
+    pub process: &'a Process,
+    /// The process's stdio, or `None` to pass on the caller's.
+    pub stdio: Option<Stdio>,
+    /// A connected unix socket to send the terminal's master to, if the process has a terminal.
+    pub console_socket: Option<OwnedFd>,
+    /// How many descriptors after stderr the process inherits.
+    pub preserve_fds: u32,
+}
+
+/// The namespaces that a process may have of its own, by their names in procfs.
+const NAMESPACES: [(&str, i32); 7] = [
+    ("user", libc::CLONE_NEWUSER),
+    ("ipc", libc::CLONE_NEWIPC),
+    ("uts", libc::CLONE_NEWUTS),
+    ("net", libc::CLONE_NEWNET),
+    ("pid", libc::CLONE_NEWPID),
+    ("cgroup", libc::CLONE_NEWCGROUP),
+    ("mnt", libc::CLONE_NEWNS),
+];
+
+impl Container {
+    /// Runs a further process. It is a child of the caller and runs at once.
+    ///
+    /// # Errors
+    /// [`Error::InvalidStatus`] unless the container runs; what kept the program from being
+    /// executed.
+    pub fn exec(&self, spec: &Spec, mut options: ExecOptions<'_>) -> Result<Init> {
+        expect("exec in", &self.resources.id, self.status()?, &[Status::Running, Status::Created])?;
+        let Some(init) = self.init else { return Err(Error::NotFound(self.resources.id.clone())) };
+        let terminal = options.process.terminal() == Some(true);
+        if terminal != options.console_socket.is_some() {
+            return Err(invalid(
+                "terminal",
+                "a console socket goes with a terminal, and only with one",
+            ));
+        }
+        let credentials = Credentials::new(options.process)?;
+        let linux = spec.linux().as_ref();
+        let filter = linux.and_then(|l| l.seccomp().as_ref()).map(Filter::new).transpose()?;
+        let program = Program::new(options.process, options.preserve_fds)?;
+        let joined = differing_namespaces(&init)?;
+        if init.open()?.is_none() {
+            // Otherwise the namespaces just opened might be a stranger's.
+            return Err(Error::InvalidStatus {
+                operation: "exec in",
+                id: self.resources.id.clone(),
+                status: Status::Stopped,
+            });
+        }
+        let (mut channel, theirs) = Channel::pair()?;
+        let cgroup = self.cgroup();
+        let target = cgroup.clone_target()?;
+        let own = crate::plan::join_pid_namespace(&joined)?;
+        // SAFETY: the engine and its callers start no thread before this point.
+        let side = unsafe { clone(0, target.as_ref().map(AsFd::as_fd)) };
+        let pid = match side.context(|| "clone a process for the container".into())? {
+            Side::Child => {
+                drop(channel);
+                let mut channel = theirs;
+                let preparation = Preparation { credentials, filter, program };
+                let error = preparation.run(&mut options, &mut channel, &joined);
+                channel.fail(&error);
+                crate::init::exit();
+            }
+            Side::Parent { pid } => pid,
+        };
+        drop(theirs);
+        let mut child = Child::new(pid);
+        crate::plan::restore_pid_namespace(own)?;
+        let process = Init::of(pid)?;
+        if target.is_none() {
+            cgroup.add(pid)?;
+        }
+        channel.go(pid)?;
+        channel.wait_closed()?;
+        child.keep();
+        Ok(process)
+    }
+}
+
+struct Preparation<'a> {
+    credentials: Credentials<'a>,
+    filter: Option<Filter>,
+    program: Program,
+}
+
+impl Preparation<'_> {
+    /// Becomes the program; returns only what kept it from that.
+    fn run(
+        &self,
+        options: &mut ExecOptions<'_>,
+        channel: &mut Channel,
+        joined: &[(i32, &'static str, OwnedFd)],
+    ) -> Error {
+        match self.prepare(options, channel, joined) {
+            Ok(path) => self.program.execute(&path),
+            Err(error) => error,
+        }
+    }
+
+    fn prepare(
+        &self,
+        options: &mut ExecOptions<'_>,
+        channel: &mut Channel,
+        joined: &[(i32, &'static str, OwnedFd)],
+    ) -> Result<std::ffi::CString> {
+        channel.wait()?;
+        // Before the container can see this process (CVE-2016-9962).
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+            .context(|| "hide the process from the container".into())?;
+        if let Some(score) = options.process.oom_score_adj() {
+            proc::write(std::path::Path::new("self/oom_score_adj"), &score.to_string())?;
+        }
+        for (flag, name, namespace) in joined {
+            if *flag != libc::CLONE_NEWPID {
+                namespaces::join(*flag, name, namespace)?;
+            }
+        }
+        if joined.iter().any(|(flag, ..)| *flag == libc::CLONE_NEWUSER) {
+            crate::init::become_root()?;
+        }
+        rustix::process::setsid().context(|| "start a session".into())?;
+        program::new_session_keyring()?;
+        match (options.console_socket.take(), options.stdio.take()) {
+            (Some(console), _) => terminal::set_up(options.process, &console).map(drop)?,
+            (None, Some(stdio)) => terminal::install([&stdio.stdin, &stdio.stdout, &stdio.stderr])?,
+            (None, None) => {}
+        }
+        self.credentials.apply_limits()?;
+        program::close_on_exec(options.preserve_fds)?;
+        self.program.enter_cwd()?;
+        let no_new_privileges = options.process.no_new_privileges() == Some(true);
+        if let Some(filter) = self.filter.as_ref().filter(|_| !no_new_privileges) {
+            filter.load()?;
+        }
+        self.credentials.apply()?;
+        let path = self.program.find()?;
+        if let Some(filter) = self.filter.as_ref().filter(|_| no_new_privileges) {
+            filter.load()?;
+        }
+        Ok(path)
+    }
+}
+
+/// The namespaces in which the container's init is and the caller isn't.
+fn differing_namespaces(init: &Init) -> Result<Vec<(i32, &'static str, OwnedFd)>> {
+    let mut differing = Vec::new();
+    for (name, flag) in NAMESPACES {
+        let theirs = format!("/proc/{}/ns/{name}", init.pid);
+        let what = || format!("open {theirs}");
+        let identity = |path: &str| rustix::fs::stat(path).map(|s| (s.st_dev, s.st_ino));
+        let own = match identity(&format!("/proc/self/ns/{name}")) {
+            // The kernel was built without this kind.
+            Err(rustix::io::Errno::NOENT) => continue,
+            other => other.context(what)?,
+        };
+        if identity(&theirs).context(what)? == own {
+            continue;
+        }
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+        let fd = rustix::fs::open(&theirs, flags, rustix::fs::Mode::empty()).context(what)?;
+        differing.push((flag, name, fd));
+    }
+    Ok(differing)
+}

@@ -1,0 +1,160 @@
+//! What a container's init process does between being cloned and becoming the program. Every step
+//! is in the order in which the kernel allows it; read it from top to bottom.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use runhcs_compute::{Error, Result, Status};
+
+use crate::channel::Channel;
+use crate::error::Context;
+use crate::plan::Plan;
+use crate::{barrier, namespaces, network, proc, program, rootfs, terminal};
+
+/// What init inherits from the creating process.
+pub(crate) struct Inherited {
+    pub channel: Channel,
+    pub fifo: OwnedFd,
+    pub joined: Vec<(i32, &'static str, OwnedFd)>,
+}
+
+/// Sets up the container, waits for `start` and becomes the program. Never returns.
+pub(crate) fn run(plan: &mut Plan<'_>, mut inherited: Inherited) -> ! {
+    let outcome = set_up(plan, &mut inherited).and_then(|path| {
+        // From here on the creating process may be gone: the FIFO is the line.
+        inherited.channel.go(0)?;
+        Ok(path)
+    });
+    let path = match outcome {
+        Ok(path) => path,
+        Err(error) => {
+            inherited.channel.fail(&error);
+            exit();
+        }
+    };
+    drop(inherited.channel);
+    let Ok(line) = barrier::wait(&inherited.fifo) else { exit() };
+    drop(inherited.fifo);
+    let error = match begin(plan) {
+        Ok(()) => plan.program.execute(&path),
+        Err(error) => error,
+    };
+    barrier::report(line, &error);
+    exit()
+}
+
+/// Everything up to the point where only `start` is missing. Returns the program's path.
+fn set_up(plan: &mut Plan<'_>, inherited: &mut Inherited) -> Result<std::ffi::CString> {
+    for (flag, name, namespace) in &inherited.joined {
+        if *flag != libc::CLONE_NEWPID {
+            namespaces::join(*flag, name, namespace)?;
+        }
+    }
+    // Now the creating process writes the id mappings, moves us into the control groups and runs
+    // the hooks that want both.
+    let pid = inherited.channel.wait()?;
+    if plan.namespaces.has(libc::CLONE_NEWUSER) {
+        become_root()?;
+    }
+    // The runtime's own memory and descriptors are nobody's business (CVE-2019-5736).
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .context(|| "hide the process from the container".into())?;
+    rustix::process::setsid().context(|| "start a session".into())?;
+    if plan.namespaces.is_new(libc::CLONE_NEWCGROUP) {
+        // After the move, so that the container's own group is its root (cgroup_namespaces(7)).
+        namespaces::unshare_cgroup()?;
+    }
+    if plan.namespaces.is_new(libc::CLONE_NEWNET) {
+        network::loopback_up()?;
+    }
+    set_names(plan)?;
+    let may_mknod = !plan.namespaces.has(libc::CLONE_NEWUSER);
+    let root = plan.root.assemble(&plan.cgroup, may_mknod)?;
+    let hooks = plan.options.spec.hooks().as_ref().and_then(|h| h.create_container().as_ref());
+    plan.subject.run("createContainer", hooks, Status::Creating, Some(pid))?;
+    write_kernel_settings(plan)?;
+    plan.root.enter(&root, plan.options.no_pivot)?;
+    drop(root);
+    if !plan.options.no_new_keyring {
+        program::new_session_keyring()?;
+    }
+    set_up_stdio(plan)?;
+    plan.root.protect()?;
+    plan.credentials.apply_limits()?;
+    program::close_on_exec(plan.options.preserve_fds)?;
+    plan.program.enter_cwd()?;
+    // A filter without no_new_privs takes privilege to load; with it, it can and should come last.
+    let filter_needs_privilege = plan.process.no_new_privileges() != Some(true);
+    if let Some(filter) = plan.filter.as_ref().filter(|_| filter_needs_privilege) {
+        filter.load()?;
+    }
+    plan.credentials.apply()?;
+    plan.program.find()
+}
+
+/// What is left to do after `start`.
+fn begin(plan: &Plan<'_>) -> Result<()> {
+    let hooks = plan.options.spec.hooks().as_ref().and_then(|h| h.start_container().as_ref());
+    plan.subject.run("startContainer", hooks, Status::Created, Some(std::process::id()))?;
+    let filter_needs_privilege = plan.process.no_new_privileges() != Some(true);
+    match plan.filter.as_ref().filter(|_| !filter_needs_privilege) {
+        Some(filter) => filter.load(),
+        None => Ok(()),
+    }
+}
+
+/// In a new user namespace one begins as nobody.
+pub(crate) fn become_root() -> Result<()> {
+    let (uid, gid) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
+    rustix::thread::set_thread_res_gid(gid, gid, gid)
+        .context(|| "become group 0 of the user namespace".into())?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)
+        .context(|| "become user 0 of the user namespace".into())
+}
+
+fn set_names(plan: &Plan<'_>) -> Result<()> {
+    let spec = plan.options.spec;
+    if let Some(name) = spec.hostname().as_deref().filter(|name| !name.is_empty()) {
+        rustix::system::sethostname(name.as_bytes())
+            .context(|| format!("set the host name to {name:?}"))?;
+    }
+    if let Some(name) = spec.domainname().as_deref().filter(|name| !name.is_empty()) {
+        rustix::system::setdomainname(name.as_bytes())
+            .context(|| format!("set the domain name to {name:?}"))?;
+    }
+    Ok(())
+}
+
+/// Settings by way of procfs, which is still the caller's own.
+fn write_kernel_settings(plan: &Plan<'_>) -> Result<()> {
+    if let Some(score) = plan.process.oom_score_adj() {
+        proc::write(Path::new("self/oom_score_adj"), &score.to_string())?;
+    }
+    let linux = plan.options.spec.linux().as_ref();
+    for (name, value) in linux.and_then(|linux| linux.sysctl().as_ref()).into_iter().flatten() {
+        let path = Path::new("sys").join(name.replace('.', "/"));
+        proc::write(&path, value)?;
+    }
+    Ok(())
+}
+
+fn set_up_stdio(plan: &mut Plan<'_>) -> Result<()> {
+    if plan.process.terminal() == Some(true) {
+        let console = plan.options.console_socket.take();
+        let console = console.ok_or_else(|| {
+            Error::failed("set up the terminal", "no console socket was given to send it to")
+        })?;
+        let slave = terminal::set_up(plan.process, &console)?;
+        return rootfs::bind_console(&slave);
+    }
+    match plan.options.stdio.take() {
+        Some(stdio) => terminal::install([&stdio.stdin, &stdio.stdout, &stdio.stderr]),
+        None => Ok(()),
+    }
+}
+
+/// Ends this process without running what the creating process registered for its own end.
+pub(crate) fn exit() -> ! {
+    // SAFETY: _exit(2) has no preconditions.
+    unsafe { libc::_exit(1) }
+}

@@ -1,0 +1,289 @@
+//! A checked configuration, and its creation.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use oci_spec::runtime::{Hook, LinuxIdMapping, Process};
+use runhcs_compute::{Error, Result, Status};
+use serde::{Deserialize, Serialize};
+
+use crate::cgroups::{Cgroup, CgroupPaths};
+use crate::channel::Channel;
+use crate::clone::{Side, clone};
+use crate::credentials::Credentials;
+use crate::error::{Context, invalid};
+use crate::hooks::HookSubject;
+use crate::namespaces::{self, Namespaces};
+use crate::program::Program;
+use crate::rootfs::RootPlan;
+use crate::seccomp::Filter;
+use crate::{CreateOptions, Init, barrier, init, proc};
+
+/// All that a container can leave in the system, known before any of it exists.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resources {
+    /// Its id.
+    pub id: runhcs_compute::ContainerId,
+    /// Where the start FIFO is.
+    pub runtime_dir: PathBuf,
+    /// Its control groups.
+    pub cgroups: CgroupPaths,
+    /// What to run after `start`.
+    pub poststart: Vec<Hook>,
+    /// What to run after `delete`.
+    pub poststop: Vec<Hook>,
+    /// What hooks are told.
+    pub(crate) subject: HookSubject,
+}
+
+/// A checked configuration, ready to be created.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    pub(crate) options: CreateOptions<'a>,
+    pub(crate) process: &'a Process,
+    pub(crate) namespaces: Namespaces,
+    pub(crate) root: RootPlan<'a>,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) credentials: Credentials<'a>,
+    pub(crate) filter: Option<Filter>,
+    pub(crate) program: Program,
+    pub(crate) subject: HookSubject,
+    resources: Resources,
+}
+
+impl<'a> Plan<'a> {
+    /// Checks everything that can be checked without changing anything.
+    ///
+    /// # Errors
+    /// Names the field of `config.json` that is wrong or that this engine can't honour.
+    pub fn new(options: CreateOptions<'a>) -> Result<Self> {
+        let spec = options.spec;
+        let linux = spec.linux().as_ref().ok_or_else(|| invalid("linux", "is missing"))?;
+        let process = spec.process().as_ref().ok_or_else(|| invalid("process", "is missing"))?;
+        for (field, given) in [
+            ("linux.intelRdt", linux.intel_rdt().is_some()),
+            ("linux.memoryPolicy", linux.memory_policy().is_some()),
+            ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty())),
+            ("linux.personality", linux.personality().is_some()),
+            ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|o| !o.is_empty())),
+            ("linux.mountLabel", linux.mount_label().as_deref().is_some_and(|l| !l.is_empty())),
+            (
+                "process.apparmorProfile",
+                process
+                    .apparmor_profile()
+                    .as_deref()
+                    .is_some_and(|p| !p.is_empty() && p != "unconfined"),
+            ),
+        ] {
+            if given {
+                return Err(invalid(field, "is not supported yet"));
+            }
+        }
+        let namespaces = Namespaces::from_spec(spec)?;
+        if spec.hostname().as_deref().is_some_and(|n| !n.is_empty())
+            && !namespaces.has(libc::CLONE_NEWUTS)
+        {
+            return Err(invalid("hostname", "needs a uts namespace in linux.namespaces"));
+        }
+        let terminal = process.terminal() == Some(true);
+        if terminal && options.console_socket.is_none() {
+            return Err(invalid(
+                "process.terminal",
+                "is set, but no console socket was given to send the terminal to",
+            ));
+        }
+        if !terminal && options.console_socket.is_some() {
+            return Err(invalid("process.terminal", "is not set, but a console socket was given"));
+        }
+        let mut credentials = Credentials::new(process)?;
+        let paths = CgroupPaths::new(options.id, linux.cgroups_path().as_deref())?;
+        let hooks = spec.hooks().as_ref();
+        let list = |hooks: Option<&Vec<Hook>>| hooks.cloned().unwrap_or_default();
+        let annotations: BTreeMap<_, _> =
+            spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+        let subject = HookSubject {
+            oci_version: spec.version().clone(),
+            id: options.id.clone(),
+            bundle: options.bundle.to_owned(),
+            annotations,
+        };
+        let resources = Resources {
+            id: options.id.clone(),
+            runtime_dir: options.runtime_dir.to_owned(),
+            cgroups: paths.clone(),
+            poststart: list(hooks.and_then(|h| h.poststart().as_ref())),
+            poststop: list(hooks.and_then(|h| h.poststop().as_ref())),
+            subject: subject.clone(),
+        };
+        if namespaces.is_new(libc::CLONE_NEWUSER) {
+            for (field, mappings) in [
+                ("linux.uidMappings", linux.uid_mappings()),
+                ("linux.gidMappings", linux.gid_mappings()),
+            ] {
+                if mappings.as_ref().is_none_or(Vec::is_empty) {
+                    return Err(invalid(field, "is needed with a new user namespace"));
+                }
+            }
+            credentials.may_set_groups = rustix::process::geteuid().is_root();
+        }
+        Ok(Self {
+            process,
+            root: RootPlan::new(spec)?,
+            cgroup: Cgroup(paths),
+            filter: linux.seccomp().as_ref().map(Filter::new).transpose()?,
+            program: Program::new(process, options.preserve_fds)?,
+            namespaces,
+            credentials,
+            subject,
+            resources,
+            options,
+        })
+    }
+
+    /// What [`Plan::create`] is going to leave in the system.
+    pub fn resources(&self) -> &Resources {
+        &self.resources
+    }
+
+    /// Creates the container up to the point where only `start` is missing. Its init process is a
+    /// child of the caller. On failure nothing is left.
+    ///
+    /// # Errors
+    /// The step that failed, on what, and why; also for steps that the init process takes.
+    pub fn create(mut self) -> Result<Init> {
+        let cgroup = self.cgroup.clone();
+        let directory = self.resources.runtime_dir.clone();
+        let outcome = self.create_in_steps();
+        if outcome.is_err() {
+            // The error to report is the first one; what can't be undone now, `delete` finds by
+            // the stored resources.
+            let _ = barrier::remove(&directory);
+            let _ = cgroup.remove();
+        }
+        outcome
+    }
+
+    fn create_in_steps(&mut self) -> Result<Init> {
+        let linux = self.options.spec.linux().as_ref();
+        self.cgroup.create(linux.and_then(|linux| linux.resources().as_ref()))?;
+        let fifo = barrier::make(&self.resources.runtime_dir)?;
+        let joined = self.namespaces.open_joined()?;
+        let (channel, theirs) = Channel::pair()?;
+        let target = self.cgroup.clone_target()?;
+        let flags = self.namespaces.clone_flags();
+        let own_pid_namespace = join_pid_namespace(&joined)?;
+        // SAFETY: the engine and its callers start no thread before this point.
+        let side = unsafe { clone(flags, target.as_ref().map(AsFd::as_fd)) };
+        let pid = match side.context(|| "clone the container's init process".into())? {
+            Side::Child => {
+                drop(channel);
+                init::run(self, init::Inherited { channel: theirs, fifo, joined })
+            }
+            Side::Parent { pid } => pid,
+        };
+        drop(theirs);
+        let mut child = Child::new(pid);
+        restore_pid_namespace(own_pid_namespace)?;
+        let process = Init::of(pid)?;
+        self.supervise(channel, pid, target.is_some())?;
+        child.keep();
+        Ok(process)
+    }
+
+    /// The creating side's part while init sets up the container.
+    fn supervise(&self, mut channel: Channel, pid: u32, in_cgroup: bool) -> Result<()> {
+        if self.namespaces.is_new(libc::CLONE_NEWUSER) {
+            self.map_ids(pid)?;
+        }
+        if !in_cgroup {
+            self.cgroup.add(pid)?;
+        }
+        let hooks = self.options.spec.hooks().as_ref();
+        let prestart = hooks.and_then(|hooks| hooks.prestart().as_ref());
+        self.subject.run("prestart", prestart, Status::Creating, Some(pid))?;
+        let create_runtime = hooks.and_then(|hooks| hooks.create_runtime().as_ref());
+        self.subject.run("createRuntime", create_runtime, Status::Creating, Some(pid))?;
+        channel.go(pid)?;
+        channel.wait().map(drop)
+    }
+
+    fn map_ids(&self, pid: u32) -> Result<()> {
+        let linux = self.options.spec.linux().as_ref();
+        let text = |mappings: Option<&Vec<LinuxIdMapping>>| -> String {
+            let line =
+                |m: &LinuxIdMapping| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size());
+            mappings.into_iter().flatten().map(line).collect()
+        };
+        let write =
+            |file: &str, value: &str| proc::write(&PathBuf::from(format!("{pid}/{file}")), value);
+        if !self.credentials.may_set_groups {
+            // user_namespaces(7): without privilege, gid_map is accepted only after this.
+            write("setgroups", "deny")?;
+        }
+        write("uid_map", &text(linux.and_then(|l| l.uid_mappings().as_ref())))?;
+        write("gid_map", &text(linux.and_then(|l| l.gid_mappings().as_ref())))
+    }
+}
+
+/// Puts future children into the pid namespace to be joined; returns the caller's own to go back.
+pub(crate) fn join_pid_namespace(
+    joined: &[(i32, &'static str, std::os::fd::OwnedFd)],
+) -> Result<Option<std::os::fd::OwnedFd>> {
+    let Some((flag, name, fd)) = joined.iter().find(|(flag, ..)| *flag == libc::CLONE_NEWPID)
+    else {
+        return Ok(None);
+    };
+    let own =
+        std::fs::File::open("/proc/self/ns/pid").context(|| "open the own pid namespace".into())?;
+    namespaces::join(*flag, name, fd)?;
+    Ok(Some(own.into()))
+}
+
+pub(crate) fn restore_pid_namespace(own: Option<std::os::fd::OwnedFd>) -> Result<()> {
+    match own {
+        Some(own) => namespaces::join(libc::CLONE_NEWPID, "own pid", &own),
+        None => Ok(()),
+    }
+}
+
+/// A child that is killed and reaped unless it is kept.
+pub(crate) struct Child {
+    pid: u32,
+    kept: bool,
+}
+
+impl Child {
+    pub(crate) fn new(pid: u32) -> Self {
+        Self { pid, kept: false }
+    }
+
+    pub(crate) fn keep(&mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let Some(pid) = rustix::process::Pid::from_raw(self.pid as i32).filter(|_| !self.kept)
+        else {
+            return;
+        };
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+    }
+}
+
+/// Refuses to go on with a status that doesn't allow the operation.
+pub(crate) fn expect(
+    operation: &'static str,
+    id: &runhcs_compute::ContainerId,
+    status: Status,
+    allowed: &[Status],
+) -> Result<()> {
+    if allowed.contains(&status) {
+        return Ok(());
+    }
+    Err(Error::InvalidStatus { operation, id: id.clone(), status })
+}

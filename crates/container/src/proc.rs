@@ -1,0 +1,133 @@
+//! Processes by pidfd, and files of procfs through a checked descriptor.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Instant;
+
+use runhcs_compute::{Error, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::Init;
+use crate::error::Context;
+
+/// A pidfd; `ESRCH` if there is no such process.
+pub(crate) fn pidfd(pid: u32) -> io::Result<OwnedFd> {
+    let pid = Pid::from_raw(pid as i32).ok_or(Errno::SRCH)?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+/// Waits until the descriptor is readable (a pidfd: the process has ended); false at the deadline.
+pub(crate) fn wait_readable(fd: impl AsFd, deadline: Option<Instant>) -> io::Result<bool> {
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.map(|left| Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: i64::from(left.subsec_nanos()),
+        });
+        match poll(&mut [PollFd::new(&fd, PollFlags::IN)], timeout.as_ref()) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(true),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The state letter and the start time of a process (proc(5), `/proc/<pid>/stat`).
+pub(crate) fn stat(pid: u32) -> io::Result<(char, u64)> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The command's name is in parentheses and may hold anything, parentheses too.
+    let malformed = || io::Error::other(format!("/proc/{pid}/stat is malformed"));
+    let (_, rest) = text.rsplit_once(") ").ok_or_else(malformed)?;
+    let mut fields = rest.split(' ');
+    let state = fields.next().and_then(|field| field.chars().next()).ok_or_else(malformed)?;
+    let start = fields.nth(18).and_then(|field| field.parse().ok()).ok_or_else(malformed)?;
+    Ok((state, start))
+}
+
+impl Init {
+    /// The process with this pid, as it is now.
+    pub(crate) fn of(pid: u32) -> Result<Self> {
+        let (_, start_time) = stat(pid).context(|| format!("read /proc/{pid}/stat"))?;
+        Ok(Self { pid, start_time })
+    }
+
+    /// A pidfd of this very process; `None` if it has ended, also if it is a zombie or its pid
+    /// belongs to another now.
+    pub(crate) fn open(&self) -> Result<Option<OwnedFd>> {
+        let what = || format!("look at process {}", self.pid);
+        let pidfd = match pidfd(self.pid) {
+            Ok(pidfd) => pidfd,
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+            Err(error) => return Err(error).context(what),
+        };
+        // With the pidfd in hand the pid can't be given away while we look.
+        match stat(self.pid) {
+            Ok((state, start)) if start == self.start_time && !matches!(state, 'Z' | 'X') => {
+                Ok(Some(pidfd))
+            }
+            Ok(_) => Ok(None),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
+                Ok(None)
+            }
+            Err(error) => Err(error).context(what),
+        }
+    }
+}
+
+/// Sends a signal; a process that has ended needs none.
+pub(crate) fn send(pidfd: &OwnedFd, signal: runhcs_compute::Signal) -> Result<()> {
+    // SAFETY: numbers 1 to 64 are the kernel's signals; this process handles none of them here.
+    let signal = unsafe { Signal::from_raw_unchecked(i32::from(signal.number())) };
+    match pidfd_send_signal(pidfd, signal) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(error) => Err(Error::failed(format!("send {signal:?}"), error)),
+    }
+}
+
+/// Writes to a file of the real procfs, below `/proc`: not to anything a container could have put
+/// there (CVE-2019-16884, CVE-2025-52881).
+pub(crate) fn write(path: &Path, value: &str) -> Result<()> {
+    const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+    const PROC_ROOT_INODE: u64 = 1;
+    let what = || format!("write {value:?} to /proc/{}", path.display());
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let proc = rustix::fs::open("/proc", flags, Mode::empty()).context(what)?;
+    let genuine = rustix::fs::fstatfs(&proc).context(what)?.f_type == PROC_SUPER_MAGIC
+        && rustix::fs::fstat(&proc).context(what)?.st_ino == PROC_ROOT_INODE;
+    if !genuine {
+        return Err(Error::failed(what(), "/proc is not a procfs"));
+    }
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+    let file =
+        rustix::fs::openat2(&proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve)
+            .context(what)?;
+    rustix::io::write(&file, value.as_bytes()).context(what)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_told_from_a_later_one_with_its_pid() {
+        let own = Init::of(std::process::id()).unwrap();
+        assert!(own.open().unwrap().is_some());
+        assert!(Init { start_time: own.start_time + 1, ..own }.open().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_zombie_has_ended() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let init = Init::of(child.id()).unwrap();
+        wait_readable(pidfd(child.id()).unwrap(), None).unwrap();
+        assert!(init.open().unwrap().is_none());
+        child.wait().unwrap();
+        assert!(init.open().unwrap().is_none());
+    }
+}

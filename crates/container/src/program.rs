@@ -1,0 +1,160 @@
+//! The program a container's process becomes: looked up and executed inside the container.
+
+use std::ffi::CString;
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Process;
+use runhcs_compute::{Error, Result};
+use rustix::fs::{Access, AtFlags, CWD};
+use rustix::io::Errno;
+
+use crate::error::{Context, invalid};
+
+/// Where programs are looked for if the environment has no `PATH` (as runc and crun have it).
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A command line and an environment as execve(2) takes them.
+#[derive(Debug)]
+pub(crate) struct Program {
+    name: String,
+    search: String,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+    cwd: PathBuf,
+}
+
+impl Program {
+    pub(crate) fn new(process: &Process, listen_fds: u32) -> Result<Self> {
+        let arguments = process.args().as_deref().unwrap_or_default();
+        let name = arguments.first().filter(|name| !name.is_empty());
+        let name = name.ok_or_else(|| invalid("process.args", "is empty"))?.clone();
+        let strings = |field: &str, list: &[String]| -> Result<Vec<CString>> {
+            let parse = |(index, text): (usize, &String)| {
+                CString::new(text.as_str()).context(|| format!("{field}[{index}]"))
+            };
+            list.iter().enumerate().map(parse).collect()
+        };
+        let listed = process.env().as_deref().unwrap_or_default();
+        let mut environment = strings("process.env", listed)?;
+        let has = |name: &str| {
+            listed.iter().any(|v| v.strip_prefix(name).is_some_and(|r| r.starts_with('=')))
+        };
+        if !has("HOME") {
+            environment.push(home(process));
+        }
+        if listen_fds > 0 {
+            // systemd's socket activation protocol (sd_listen_fds(3)); the process is pid 1.
+            environment
+                .push(CString::new(format!("LISTEN_FDS={listen_fds}")).context(String::new)?);
+            environment.push(c"LISTEN_PID=1".to_owned());
+        }
+        // Of several values the last counts.
+        let search = listed.iter().rev().find_map(|v| v.strip_prefix("PATH="));
+        Ok(Self {
+            search: search.unwrap_or(DEFAULT_PATH).to_owned(),
+            arguments: strings("process.args", arguments)?,
+            environment,
+            cwd: process.cwd().clone(),
+            name,
+        })
+    }
+
+    /// Enters the working directory; the caller is in the container's root.
+    pub(crate) fn enter_cwd(&self) -> Result<()> {
+        let what = || format!("enter the working directory {}", self.cwd.display());
+        if let Err(Errno::NOENT) = rustix::process::chdir(&self.cwd) {
+            let root = crate::rootfs::resolve::Root::open(Path::new("/"))?;
+            root.directory(&self.cwd)?;
+        }
+        rustix::process::chdir(&self.cwd).context(what)?;
+        // A directory outside the root, reached through a leaked descriptor, has no path in here
+        // (CVE-2024-21626).
+        let reached = rustix::process::getcwd(Vec::new()).context(what)?;
+        if reached.to_bytes().first() != Some(&b'/') {
+            return Err(Error::failed(what(), "it is outside the container"));
+        }
+        Ok(())
+    }
+
+    /// Finds the program, so that `create` can say that there is none. The words are those that
+    /// Podman and Docker know from runc.
+    pub(crate) fn find(&self) -> Result<CString> {
+        let what = || format!("exec: {:?}", self.name);
+        let check = |path: &Path| -> rustix::io::Result<()> {
+            rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)?;
+            let directory = rustix::fs::stat(path)
+                .is_ok_and(|s| rustix::fs::FileType::from_raw_mode(s.st_mode).is_dir());
+            if directory { Err(Errno::ACCESS) } else { Ok(()) }
+        };
+        let found = |path: &Path| CString::new(path.as_os_str().as_encoded_bytes()).context(what);
+        if self.name.contains('/') {
+            return match check(Path::new(&self.name)) {
+                Ok(()) => found(Path::new(&self.name)),
+                Err(Errno::NOENT) => Err(Error::failed(
+                    what(),
+                    format!("stat {}: no such file or directory", self.name),
+                )),
+                Err(Errno::ACCESS) => Err(Error::failed(what(), "permission denied")),
+                Err(error) => Err(error).context(what),
+            };
+        }
+        let mut denied = false;
+        for directory in self.search.split(':') {
+            let directory = if directory.is_empty() { "." } else { directory };
+            let path = Path::new(directory).join(&self.name);
+            match check(&path) {
+                Ok(()) => return found(&path),
+                Err(Errno::ACCESS) => denied = true,
+                Err(_) => {}
+            }
+        }
+        let why = if denied { "permission denied" } else { "executable file not found in $PATH" };
+        Err(Error::failed(what(), why))
+    }
+
+    /// Becomes the program; returns only if that fails.
+    pub(crate) fn execute(&self, path: &CString) -> Error {
+        let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
+            list.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
+        };
+        let (arguments, environment) = (pointers(&self.arguments), pointers(&self.environment));
+        // SAFETY: both lists end with a null pointer and point to C strings that `self` holds.
+        unsafe { libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+        Error::failed(format!("exec {}", path.to_string_lossy()), std::io::Error::last_os_error())
+    }
+}
+
+/// `HOME` from the container's `/etc/passwd`, looked up in [`Program::new`]'s caller's root only
+/// if that is the container's; here by the convention for root and others.
+fn home(process: &Process) -> CString {
+    if process.user().uid() == 0 { c"HOME=/root".to_owned() } else { c"HOME=/".to_owned() }
+}
+
+/// Marks every descriptor after stdio and the preserved ones to be closed when a program is
+/// executed, whoever left it open.
+pub(crate) fn close_on_exec(preserved: u32) -> Result<()> {
+    // SAFETY: changes flags of descriptors only; they stay open and owned as they are.
+    let result = unsafe {
+        libc::syscall(libc::SYS_close_range, 3 + preserved, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    Err(std::io::Error::last_os_error()).context(|| "mark descriptors close-on-exec".into())
+}
+
+/// Gives the process a session keyring of its own; the caller's holds the caller's keys
+/// (keyctl(2), session-keyring(7)).
+pub(crate) fn new_session_keyring() -> Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    let none = std::ptr::null::<libc::c_char>();
+    // SAFETY: without a name a new anonymous keyring is made; no memory is accessed.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, none) };
+    let error = std::io::Error::last_os_error();
+    // A kernel without keyrings has none to leak.
+    if result < 0 && error.raw_os_error() != Some(libc::ENOSYS) {
+        return Err(error).context(|| "make a session keyring".into());
+    }
+    Ok(())
+}

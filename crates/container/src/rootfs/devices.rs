@@ -1,0 +1,149 @@
+//! The device nodes every container has, those its configuration adds, and the usual links.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
+use runhcs_compute::Result;
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, makedev};
+use rustix::io::Errno;
+
+use super::mounts::{clone_tree, move_to};
+use super::options::Bind;
+use super::resolve::Root;
+use crate::error::{Context, invalid};
+
+/// Device nodes that the specification promises ("Default Devices"); all character devices.
+const DEFAULTS: [(&str, u32, u32); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
+
+/// Links that the specification promises ("Dev symbolic links").
+const LINKS: [(&str, &str); 5] = [
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+    ("pts/ptmx", "/dev/ptmx"),
+];
+
+/// One device node to make.
+#[derive(Debug)]
+pub(crate) struct Device {
+    path: PathBuf,
+    kind: FileType,
+    major: u32,
+    minor: u32,
+    mode: Mode,
+    owner: (u32, u32),
+}
+
+/// The nodes for a container; empty if its configuration brings a `/dev` of the host.
+pub(crate) fn plan(spec: &Spec) -> Result<Vec<Device>> {
+    let mut devices: Vec<Device> = DEFAULTS
+        .iter()
+        .map(|(path, major, minor)| Device {
+            path: PathBuf::from(path),
+            kind: FileType::CharacterDevice,
+            major: *major,
+            minor: *minor,
+            mode: Mode::from_raw_mode(0o666),
+            owner: (0, 0),
+        })
+        .collect();
+    let listed = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref());
+    for (index, device) in listed.into_iter().flatten().enumerate() {
+        let device = from_spec(index, device)?;
+        devices.retain(|other| other.path != device.path);
+        devices.push(device);
+    }
+    Ok(devices)
+}
+
+fn from_spec(index: usize, device: &LinuxDevice) -> Result<Device> {
+    let field = |name: &str| format!("linux.devices[{index}].{name}");
+    let kind = match device.typ() {
+        LinuxDeviceType::C | LinuxDeviceType::U => FileType::CharacterDevice,
+        LinuxDeviceType::B => FileType::BlockDevice,
+        LinuxDeviceType::P => FileType::Fifo,
+        LinuxDeviceType::A => return Err(invalid(field("type"), "`a` is no kind of node")),
+    };
+    let number = |name, value: i64| {
+        u32::try_from(value).map_err(|_| invalid(field(name), format!("{value} is out of range")))
+    };
+    if !device.path().is_absolute() {
+        return Err(invalid(field("path"), "must be absolute"));
+    }
+    let fifo = kind == FileType::Fifo;
+    Ok(Device {
+        path: device.path().clone(),
+        kind,
+        major: if fifo { 0 } else { number("major", device.major())? },
+        minor: if fifo { 0 } else { number("minor", device.minor())? },
+        mode: Mode::from_raw_mode(device.file_mode().unwrap_or(0o666) & 0o7777),
+        owner: (device.uid().unwrap_or(0), device.gid().unwrap_or(0)),
+    })
+}
+
+impl Device {
+    /// Makes the node, or mounts the host's over an empty file where the kernel forbids nodes
+    /// (in a user namespace).
+    pub(crate) fn make(&self, root: &Root, may_mknod: bool) -> Result<()> {
+        let what = || format!("make device {} in the container", self.path.display());
+        if !may_mknod {
+            let tree = clone_tree(&self.path, Bind::Shallow)?;
+            return move_to(&tree, root.file(&self.path)?).context(what);
+        }
+        let parent = root.directory(self.path.parent().unwrap_or(Path::new("/")))?;
+        let name =
+            self.path.file_name().ok_or_else(|| invalid("linux.devices", "a path has no name"))?;
+        match rustix::fs::mknodat(
+            &parent,
+            name,
+            self.kind,
+            self.mode,
+            makedev(self.major, self.minor),
+        ) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => return self.check(&parent, name).context(what),
+            Err(error) => return Err(error).context(what),
+        }
+        // Past the umask.
+        let node = rustix::fs::openat(
+            &parent,
+            name,
+            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .context(what)?;
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&node));
+        rustix::fs::chmodat(CWD, &path, self.mode, AtFlags::empty()).context(what)?;
+        let (uid, gid) = (Uid::from_raw(self.owner.0), Gid::from_raw(self.owner.1));
+        rustix::fs::chownat(&node, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH).context(what)
+    }
+
+    /// A node that the image or a mount brought must be the very device.
+    fn check(&self, parent: &OwnedFd, name: &std::ffi::OsStr) -> std::io::Result<()> {
+        let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let same = FileType::from_raw_mode(stat.st_mode) == self.kind
+            && (self.kind == FileType::Fifo || stat.st_rdev == makedev(self.major, self.minor));
+        if same { Ok(()) } else { Err(std::io::Error::other("something else is there already")) }
+    }
+}
+
+/// Makes the usual links where nothing is yet.
+pub(crate) fn link(root: &Root) -> Result<()> {
+    for (target, path) in LINKS {
+        let dev = root.directory(Path::new("/dev"))?;
+        match rustix::fs::symlinkat(target, &dev, path.trim_start_matches("/dev/")) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error).context(|| format!("link {path} in the container")),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! Paths a container must not see or must not change. Runs after the root has been changed, with
+//! every path resolved to a descriptor first.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use runhcs_compute::Result;
+use rustix::fs::{FileType, makedev};
+
+use super::mount_attr;
+use super::mounts::{clone_tree, move_to, new_file_system};
+use super::options::{Attributes, Bind, attr};
+use super::resolve::Root;
+use crate::error::{Context, invalid};
+
+/// Hides each path: a file behind `null`, a directory behind an empty read-only tmpfs.
+pub(crate) fn mask(root: &Root, paths: &[String], null: &OwnedFd) -> Result<()> {
+    for path in paths {
+        let Some(target) = root.find(Path::new(path))? else { continue };
+        let what = || format!("mask {path}");
+        let stat = rustix::fs::fstat(&target).context(what)?;
+        let cover = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            let tmpfs =
+                new_file_system("tmpfs", "tmpfs", &["nr_inodes=1".into(), "mode=555".into()])
+                    .context(what)?;
+            read_only(&tmpfs, false).context(what)?;
+            tmpfs
+        } else {
+            rustix::mount::open_tree(
+                null.as_fd(),
+                "",
+                rustix::mount::OpenTreeFlags::OPEN_TREE_CLONE
+                    | rustix::mount::OpenTreeFlags::OPEN_TREE_CLOEXEC
+                    | rustix::mount::OpenTreeFlags::AT_EMPTY_PATH,
+            )
+            .context(what)?
+        };
+        move_to(&cover, &target).context(what)?;
+    }
+    Ok(())
+}
+
+/// Makes each path read-only, with all that is mounted below it.
+pub(crate) fn make_read_only(root: &Root, paths: &[String]) -> Result<()> {
+    for path in paths {
+        let Some(target) = root.find(Path::new(path))? else { continue };
+        let what = || format!("make {path} read-only");
+        let tree = rustix::mount::open_tree(
+            target.as_fd(),
+            "",
+            rustix::mount::OpenTreeFlags::OPEN_TREE_CLONE
+                | rustix::mount::OpenTreeFlags::OPEN_TREE_CLOEXEC
+                | rustix::mount::OpenTreeFlags::AT_EMPTY_PATH
+                | rustix::mount::OpenTreeFlags::AT_RECURSIVE,
+        )
+        .context(what)?;
+        read_only(&tree, true).context(what)?;
+        move_to(&tree, &target).context(what)?;
+    }
+    Ok(())
+}
+
+/// The container's null device, checked: an image could have put anything there
+/// (CVE-2025-31133).
+pub(crate) fn null_device(root: &Root) -> Result<OwnedFd> {
+    let null = root.find(Path::new("/dev/null"))?.ok_or_else(|| {
+        invalid("linux.maskedPaths", "the container has no /dev/null to mask with")
+    })?;
+    let stat = rustix::fs::fstat(&null).context(|| "check /dev/null".into())?;
+    let genuine = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && stat.st_rdev == makedev(1, 3);
+    if genuine {
+        Ok(null)
+    } else {
+        Err(invalid("linux.maskedPaths", "/dev/null is not the null device"))
+    }
+}
+
+fn read_only(mount: &OwnedFd, recursive: bool) -> std::io::Result<()> {
+    mount_attr::set(mount.as_fd(), Attributes { set: attr::RDONLY, clear: 0 }, recursive)
+}
+
+/// Mounts a copy of a path of the caller's namespace; used for the console.
+pub(crate) fn bind_over(source: &Path, target: &OwnedFd) -> Result<()> {
+    let tree = clone_tree(source, Bind::Shallow)?;
+    move_to(&tree, target).context(|| format!("mount {} over its place", source.display()))
+}
