@@ -71,13 +71,14 @@ pub(crate) fn report(line: OwnedFd, error: &Error) {
 pub(crate) fn release(directory: &Path, init: &Init) -> Result<()> {
     let path = path(directory);
     let what = || format!("open {}", path.display());
+    // Before init is let go: a short program may have ended by the time we look.
+    let Some(pidfd) = init.open()? else {
+        return Err(Error::failed("start the container", "its init process has ended"));
+    };
     // Without O_NONBLOCK this would hang if init had died meanwhile.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let reader = rustix::fs::open(&path, flags, Mode::empty()).context(what)?;
     rustix::fs::fcntl_setfl(&reader, OFlags::empty()).context(what)?;
-    let Some(pidfd) = init.open()? else {
-        return Err(Error::failed("start the container", "its init process has ended"));
-    };
     // Init's open(2) completes once it is scheduled; until then a read would see no writer and
     // return end of file. Poll reports nothing until a writer has come (and HUP when it has gone).
     loop {

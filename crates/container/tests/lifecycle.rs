@@ -11,6 +11,9 @@ use runhcs_container::{Container, CreateOptions, ExecOptions, Init, Plan, Stdio}
 
 /// A bundle in a directory of its own.
 struct Bundle {
+    /// The engine is for processes of one thread; and a clone made while another test has a
+    /// program file open for writing would keep that program from being executed.
+    _alone: std::sync::MutexGuard<'static, ()>,
     directory: tempfile::TempDir,
     id: ContainerId,
     spec: serde_json::Value,
@@ -33,6 +36,8 @@ fn root() -> bool {
 
 impl Bundle {
     fn new(arguments: &[&str]) -> Self {
+        static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let directory = tempfile::tempdir().unwrap();
         let rootfs = directory.path().join("rootfs");
         for name in ["bin", "proc", "sys", "dev", "tmp", "etc"] {
@@ -77,7 +82,7 @@ impl Bundle {
                 ]
             }
         });
-        Self { directory, id: name.parse().unwrap(), spec }
+        Self { _alone: alone, directory, id: name.parse().unwrap(), spec }
     }
 
     fn rootfs(&self) -> PathBuf {
@@ -211,12 +216,13 @@ fn a_missing_program_is_an_error_of_create() {
     if !root() {
         return;
     }
-    let error = Bundle::new(&["no-such-program"]).create().err().unwrap();
-    assert!(error.contains("executable file not found in $PATH"), "{error}");
-    let error = Bundle::new(&["/no/such"]).create().err().unwrap();
-    assert!(error.contains("no such file or directory"), "{error}");
-    let error = Bundle::new(&["/etc"]).create().err().unwrap();
-    assert!(error.contains("permission denied"), "{error}");
+    let error = |program: &str| Bundle::new(&[program]).create().err().unwrap();
+    let missing = error("no-such-program");
+    assert!(missing.contains("executable file not found in $PATH"), "{missing}");
+    let missing = error("/no/such");
+    assert!(missing.contains("no such file or directory"), "{missing}");
+    let directory = error("/etc");
+    assert!(directory.contains("permission denied"), "{directory}");
 }
 
 #[test]
@@ -239,7 +245,8 @@ fn start_notices_that_init_has_died() {
     if !root() {
         return;
     }
-    let running = Bundle::new(&["sleep", "100"]).create().unwrap();
+    let bundle = Bundle::new(&["sleep", "100"]);
+    let running = bundle.create().unwrap();
     running.container.signal(Signal::KILL, Scope::Init).unwrap();
     wait(running.container.init.unwrap());
     assert_eq!(running.container.status().unwrap(), Status::Stopped);
