@@ -115,6 +115,9 @@ impl Program {
 
     /// Becomes the program; returns only if that fails.
     pub(crate) fn execute(&self, path: &CString) -> Error {
+        // Rust's runtime ignores SIGPIPE, and what is ignored stays so across execve(2).
+        // SAFETY: the default action has no handler that could be called.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
         let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
             list.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
         };

@@ -1,2 +1,72 @@
-//! Placeholder while the crate is being written.
-fn main() {}
+//! `runhcs`: an OCI runtime whose containers are isolated by the kernel or by a virtual machine.
+//!
+//! Each verb has its file in `commands/`; the creation flow is `create/flow.rs`. This process
+//! starts no thread and has no async runtime: `container` clones from it.
+
+mod cli;
+mod commands;
+mod config;
+mod create;
+mod existing;
+mod faults;
+mod foreground;
+mod globals;
+mod guest_spec;
+mod logging;
+mod pid_file;
+mod shim;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Verb};
+use globals::Globals;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage_error(&error),
+    };
+    if let Err(error) = logging::init(&cli.global) {
+        return report(&error);
+    }
+    match run(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => report(&error),
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<u8> {
+    let globals = Globals::new(cli.global)?;
+    match cli.verb {
+        Verb::Create(args) => commands::create::run(&globals, &args),
+        Verb::Start(args) => commands::start::run(&globals, &args),
+        Verb::Run(args) => commands::run::run(&globals, &args),
+        Verb::State(args) => commands::state::run(&globals, &args),
+        Verb::List(args) => commands::list::run(&globals, &args),
+        Verb::Kill(args) => commands::kill::run(&globals, &args),
+        Verb::Delete(args) => commands::delete::run(&globals, &args),
+        Verb::Exec(args) => commands::exec::run(&globals, &args),
+        Verb::Ps(args) => commands::ps::run(&globals, &args),
+        Verb::Pause(args) => commands::pause::run(&globals, &args),
+        Verb::Resume(args) => commands::resume::run(&globals, &args),
+        Verb::Spec(args) => commands::spec::run(&args),
+        Verb::Features => commands::features::run(),
+        Verb::Shim(args) => shim::run(&globals, &args),
+    }
+}
+
+/// One line for people on stderr, and the same for the caller in the log.
+fn report(error: &anyhow::Error) -> ExitCode {
+    tracing::error!("{error:#}");
+    eprintln!("runhcs: {error:#}");
+    ExitCode::FAILURE
+}
+
+/// Help and version are no errors; anything else is bad input, whose exit code is 1.
+fn usage_error(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}

@@ -224,7 +224,7 @@ impl Locked {
     /// # Errors
     /// If something in the directory can't be removed (a mount point, say), the entry stays, and
     /// its record with it.
-    pub fn remove(self) -> Result<()> {
+    pub fn remove(&self) -> Result<()> {
         self.dir.remove(RECORD)
     }
 }

@@ -49,6 +49,11 @@ impl Vm {
         Self { _dir: dir.to_owned() }
     }
 
+    /// The directory its shim was launched with.
+    pub fn dir(&self) -> &Path {
+        &self._dir
+    }
+
     /// About the VM.
     pub fn info(&self) -> Result<Info> {
         todo!()

@@ -1,0 +1,334 @@
+//! The command line, compatible with runc's.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use runhcs_compute::ContainerId;
+use runhcs_spec::Isolation;
+
+/// What `--version` prints after the name. Podman and containerd read the `spec:` line.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nspec: ", "1.2.0");
+
+/// OCI container runtime with process and VM isolation.
+#[derive(Debug, Parser)]
+#[command(name = "runhcs", version = VERSION, disable_version_flag = true, propagate_version = false)]
+pub struct Cli {
+    /// Options before the verb.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+    /// Print the version.
+    #[arg(long, short = 'v', action = clap::ArgAction::Version)]
+    version: Option<bool>,
+}
+
+/// Options before the verb.
+#[derive(Args, Clone, Debug)]
+pub struct GlobalArgs {
+    /// Directory for the state of containers; should be on a tmpfs.
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// File for log messages.
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// Format of log messages.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+    /// Log each step.
+    #[arg(long)]
+    pub debug: bool,
+    /// Who the containers belong to; reported by `state` and `list`.
+    #[arg(long, value_name = "NAME")]
+    pub owner: Option<String>,
+    /// Configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Manage cgroups through systemd (not supported yet).
+    #[arg(long)]
+    pub systemd_cgroup: bool,
+    /// Ignore cgroup permission errors; only `auto` and `false` are supported yet.
+    #[arg(long, value_name = "auto|true|false", default_value = "auto")]
+    pub rootless: String,
+}
+
+/// Format of log messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// `time=… level=… msg=…`
+    Text,
+    /// An object a line.
+    Json,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Create a container; its process waits for `start`.
+    Create(CreateArgs),
+    /// Start a created container's process.
+    Start(IdArgs),
+    /// Create a container, start it, and wait for it.
+    Run(RunArgs),
+    /// Print a container's state as JSON.
+    State(IdArgs),
+    /// List containers.
+    List(ListArgs),
+    /// Send a signal to a container.
+    Kill(KillArgs),
+    /// Delete a container and all it holds.
+    Delete(DeleteArgs),
+    /// Run a further process in a container.
+    Exec(ExecArgs),
+    /// List a container's processes.
+    Ps(PsArgs),
+    /// Freeze a container's processes.
+    Pause(IdArgs),
+    /// Thaw a container's processes.
+    Resume(IdArgs),
+    /// Write a new config.json.
+    Spec(SpecArgs),
+    /// Print what this runtime supports as JSON.
+    Features,
+    #[command(hide = true)]
+    Shim(ShimArgs),
+}
+
+/// A container.
+#[derive(Args, Debug)]
+pub struct IdArgs {
+    /// The container's id.
+    pub id: ContainerId,
+}
+
+/// How a container is created.
+#[derive(Args, Clone, Debug)]
+pub struct CreateArgs {
+    /// The container's id.
+    pub id: ContainerId,
+    /// The bundle's directory.
+    #[arg(long, short, value_name = "DIR", default_value = ".")]
+    pub bundle: PathBuf,
+    /// Unix socket to send the terminal's master to.
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// File to write the container's pid to.
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// Don't use pivot_root, for a root on a ramdisk.
+    #[arg(long)]
+    pub no_pivot: bool,
+    /// Keep the caller's session keyring.
+    #[arg(long)]
+    pub no_new_keyring: bool,
+    /// How many descriptors after stderr to pass on.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub preserve_fds: u32,
+    /// How strongly to isolate: process or vm.
+    #[arg(long, value_name = "process|vm")]
+    pub isolation: Option<Isolation>,
+    /// The container whose utility VM to join.
+    #[arg(long, value_name = "ID")]
+    pub host: Option<ContainerId>,
+    /// File for the container shim's log (VM isolation).
+    #[arg(long, value_name = "FILE")]
+    pub shim_log: Option<PathBuf>,
+    /// File for the VM shim's log (VM isolation).
+    #[arg(long, value_name = "FILE")]
+    pub vm_log: Option<PathBuf>,
+    /// Unix socket to copy the VM's serial console to.
+    #[arg(long, value_name = "SOCKET")]
+    pub vm_console: Option<PathBuf>,
+}
+
+/// How a container is run.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// As for create.
+    #[command(flatten)]
+    pub create: CreateArgs,
+    /// Return once the container runs.
+    #[arg(long, short)]
+    pub detach: bool,
+    /// Don't delete the container when it has ended.
+    #[arg(long)]
+    pub keep: bool,
+    /// Accepted for runc's sake: the container's process is a child of this one anyway.
+    #[arg(long)]
+    pub no_subreaper: bool,
+}
+
+/// How containers are listed.
+#[derive(Args, Debug)]
+pub struct ListArgs {
+    /// Format.
+    #[arg(long, short, value_enum, default_value_t = ListFormat::Table)]
+    pub format: ListFormat,
+    /// Print ids only.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Format of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ListFormat {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// Which signal for which processes.
+#[derive(Args, Debug)]
+pub struct KillArgs {
+    /// The container's id.
+    pub id: ContainerId,
+    /// The signal, by name or number.
+    #[arg(default_value = "TERM", allow_hyphen_values = true)]
+    pub signal: runhcs_compute::Signal,
+    /// Send it to every process of the container.
+    #[arg(long, short)]
+    pub all: bool,
+}
+
+/// How a container is deleted.
+#[derive(Args, Debug)]
+pub struct DeleteArgs {
+    /// The container's id.
+    pub id: ContainerId,
+    /// Kill it first if it runs; succeed if there is none.
+    #[arg(long, short)]
+    pub force: bool,
+}
+
+/// What a further process is.
+#[derive(Args, Clone, Debug)]
+#[command(trailing_var_arg = true)]
+pub struct ExecArgs {
+    /// Unix socket to send the terminal's master to.
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// Working directory in the container.
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<PathBuf>,
+    /// An environment variable; may be given again.
+    #[arg(long, short, value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// Give it a terminal.
+    #[arg(long, short)]
+    pub tty: bool,
+    /// User and group ids.
+    #[arg(long, short, value_name = "UID[:GID]")]
+    pub user: Option<String>,
+    /// A supplementary group id; may be given again.
+    #[arg(long, short = 'g', value_name = "GID")]
+    pub additional_gids: Vec<u32>,
+    /// File with the process as JSON.
+    #[arg(long, short, value_name = "FILE")]
+    pub process: Option<PathBuf>,
+    /// Return once it runs.
+    #[arg(long, short)]
+    pub detach: bool,
+    /// File to write its pid to.
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// SELinux label.
+    #[arg(long, value_name = "LABEL")]
+    pub process_label: Option<String>,
+    /// AppArmor profile.
+    #[arg(long, value_name = "PROFILE")]
+    pub apparmor: Option<String>,
+    /// Forbid it to gain privileges.
+    #[arg(long)]
+    pub no_new_privs: bool,
+    /// A further capability; may be given again.
+    #[arg(long, short, value_name = "CAP")]
+    pub cap: Vec<String>,
+    /// How many descriptors after stderr to pass on.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub preserve_fds: u32,
+    /// File for the container shim's log (VM isolation).
+    #[arg(long, value_name = "FILE")]
+    pub shim_log: Option<PathBuf>,
+    /// The container's id.
+    pub id: ContainerId,
+    /// The program and its arguments.
+    #[arg(allow_hyphen_values = true)]
+    pub args: Vec<String>,
+}
+
+/// How processes are listed.
+#[derive(Args, Debug)]
+#[command(trailing_var_arg = true)]
+pub struct PsArgs {
+    /// Format.
+    #[arg(long, short, value_enum, default_value_t = ListFormat::Table)]
+    pub format: ListFormat,
+    /// The container's id.
+    pub id: ContainerId,
+    /// Options for ps(1); the default is -ef.
+    #[arg(allow_hyphen_values = true)]
+    pub options: Vec<String>,
+}
+
+/// Where to write a configuration.
+#[derive(Args, Debug)]
+pub struct SpecArgs {
+    /// The bundle's directory.
+    #[arg(long, short, value_name = "DIR", default_value = ".")]
+    pub bundle: PathBuf,
+    /// For an ordinary user.
+    #[arg(long)]
+    pub rootless: bool,
+}
+
+/// What a container shim stands for; not for people.
+#[derive(Args, Debug)]
+pub struct ShimArgs {
+    /// The VM's directory.
+    #[arg(long)]
+    pub vm: PathBuf,
+    /// The container.
+    #[arg(long)]
+    pub id: ContainerId,
+    /// The number of the exec'd process, if it is one.
+    #[arg(long)]
+    pub exec: Option<u64>,
+    /// Unix socket to send the terminal's master to.
+    #[arg(long)]
+    pub console_socket: Option<PathBuf>,
+    /// The descriptor on which to report that it is ready.
+    #[arg(long)]
+    pub ready_fd: i32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_program_keeps_its_own_flags() {
+        let cli = Cli::parse_from(["runhcs", "exec", "-t", "box", "ls", "-la", "--color"]);
+        let Verb::Exec(exec) = cli.verb else { panic!("{:?}", cli.verb) };
+        assert!(exec.tty);
+        assert_eq!(exec.args, ["ls", "-la", "--color"]);
+        let cli = Cli::parse_from(["runhcs", "ps", "box", "-o", "pid"]);
+        let Verb::Ps(ps) = cli.verb else { panic!("{:?}", cli.verb) };
+        assert_eq!(ps.options, ["-o", "pid"]);
+    }
+
+    #[test]
+    fn bad_ids_and_signals_are_refused() {
+        for line in [["state", "a/b"], ["state", ".."], ["start", ""]] {
+            assert!(Cli::try_parse_from(["runhcs"].into_iter().chain(line)).is_err(), "{line:?}");
+        }
+        assert!(Cli::try_parse_from(["runhcs", "kill", "box", "NOSIG"]).is_err());
+    }
+}

@@ -1,0 +1,12 @@
+//! `create`: everything but the start.
+
+use anyhow::Result;
+
+use crate::cli::CreateArgs;
+use crate::globals::Globals;
+
+/// Creates a container.
+pub fn run(globals: &Globals, args: &CreateArgs) -> Result<u8> {
+    crate::create::create(globals, args)?;
+    Ok(0)
+}

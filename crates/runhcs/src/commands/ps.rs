@@ -1,0 +1,69 @@
+//! `ps`: a container's processes.
+
+use std::io::Write;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cli::{ListFormat, PsArgs};
+use crate::existing::Existing;
+use crate::globals::Globals;
+
+/// Prints a container's processes: as pids, or as ps(1) shows them.
+pub fn run(globals: &Globals, args: &PsArgs) -> Result<u8> {
+    let (_, existing) = Existing::find(&globals.store, &args.id)?;
+    let pids = existing.require()?.processes()?;
+    let text = if args.format == ListFormat::Json {
+        format!("{}\n", serde_json::to_string(&pids)?)
+    } else if existing.vm_container().is_some() {
+        if !args.options.is_empty() {
+            bail!(
+                "ps options can't be used with a container in a VM: its processes are not this host's"
+            );
+        }
+        // Pids of the guest.
+        std::iter::once("PID".to_owned())
+            .chain(pids.iter().map(u32::to_string))
+            .fold(String::new(), |text, line| text + &line + "\n")
+    } else {
+        filter(&ps(&args.options)?, &pids)?
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("write to standard output")?;
+    Ok(0)
+}
+
+fn ps(options: &[String]) -> Result<String> {
+    let default = ["-ef".to_owned()];
+    let options = if options.is_empty() { &default } else { options };
+    let output = Command::new("ps").args(options).output().context("run ps")?;
+    if !output.status.success() {
+        bail!("ps {}: {}", options.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Keeps the header and the lines of the container's processes.
+fn filter(output: &str, pids: &[u32]) -> Result<String> {
+    let mut lines = output.lines();
+    let header = lines.next().unwrap_or_default();
+    let Some(column) = header.split_whitespace().position(|name| name == "PID") else {
+        bail!("ps shows no PID column; choose options with which it does");
+    };
+    let ours = lines.filter(|line| {
+        let pid = line.split_whitespace().nth(column).and_then(|field| field.parse().ok());
+        pid.is_some_and(|pid: u32| pids.contains(&pid))
+    });
+    Ok(std::iter::once(header).chain(ours).fold(String::new(), |text, line| text + line + "\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_containers_lines() {
+        let output = "UID PID CMD\nroot 1 init\nroot 12 sleep 1\nroot 2 x\n";
+        assert_eq!(filter(output, &[12]).unwrap(), "UID PID CMD\nroot 12 sleep 1\n");
+        assert!(filter("UID CMD\n", &[]).is_err());
+    }
+}

@@ -1,0 +1,303 @@
+//! The creation flow: one function, read from top to bottom. Each step is undone if a later one
+//! fails, and state is written before the resource that it describes exists.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use anyhow::{Context, Result, bail};
+use runhcs_compute::{ComputeSystem, ContainerId};
+use runhcs_container::{Container, CreateOptions, Init, Plan};
+use runhcs_spec::{Bundle, VmOptions};
+use runhcs_state::{Locked, NamespaceConfig, ProcessHandle, RECORD_VERSION, Record};
+use runhcs_uvm::{Launch, Vm, VmContainer};
+
+use super::place::{Place, Question};
+use super::transaction::Transaction;
+use crate::cli::CreateArgs;
+use crate::existing::{Existing, Main, value, vm_of};
+use crate::globals::Globals;
+use crate::guest_spec::{GuestSpec, PodView};
+use crate::{logging, pid_file, shim, terminal};
+
+/// A container that was created.
+#[derive(Debug)]
+pub struct Created {
+    /// Its main process on this host: a child of this process.
+    pub main: Main,
+}
+
+/// Creates a container.
+///
+/// # Errors
+/// The first step that failed; everything before it is undone.
+pub fn create(globals: &Globals, args: &CreateArgs) -> Result<Created> {
+    let store = &globals.store;
+    let id = &args.id;
+    let mut flow = Transaction::new(id);
+
+    let bundle = flow.step("load", || Ok(Bundle::load(&args.bundle)?))?;
+    let unique_id = new_unique_id()?;
+
+    let place = flow.step("place", || {
+        let question = Question {
+            id,
+            unique_id: &unique_id,
+            spec: &bundle.spec,
+            host: args.host.as_ref(),
+            flag: args.isolation,
+            program_name: &std::env::args().next().unwrap_or_default(),
+            configured: globals.config.isolation,
+        };
+        Place::decide(&question, |id| find_record(globals, id))
+    })?;
+    let record = record(globals, id, &unique_id, &bundle, &place);
+
+    let entry = flow.step("claim", || Ok(Rc::new(store.claim(&record)?)))?;
+    let claimed = Rc::clone(&entry);
+    flow.undo_with("claim", move || Ok(claimed.remove()?));
+    entry.put(value::CONFIG, &bundle.spec)?;
+
+    let created = match &place.vm {
+        None => create_process(&mut flow, args, &entry, &bundle)?,
+        Some(vm) => {
+            if let (true, Some(netns)) = (record.is_sandbox(), &record.netns) {
+                let config =
+                    NamespaceConfig::new(netns.to_string_lossy(), id.clone(), &vm.host_unique_id)?;
+                let (namespaces, name) = (store.namespaces(), netns.to_string_lossy().into_owned());
+                flow.step_with_undo(
+                    "namespace",
+                    move || Ok(namespaces.remove(&name)?),
+                    || Ok(store.namespaces().store(&config)?),
+                )?;
+            }
+            let vm = if record.is_vm_host() {
+                launch_vm(&mut flow, globals, args, &entry, &bundle)?
+            } else {
+                let host = store.entry(&vm.host_id)?;
+                let current = host.record()?.unique_id;
+                if current != vm.host_unique_id {
+                    bail!("the VM of {} was replaced by another while joining it", vm.host_id);
+                }
+                vm_of(&host)
+            };
+            create_in_vm(&mut flow, globals, args, &entry, &bundle, &record, vm)?
+        }
+    };
+
+    if let Some(path) = &args.pid_file {
+        let written = path.clone();
+        flow.step_with_undo(
+            "pid-file",
+            move || remove_file(&written),
+            || pid_file::write(path, created.main.process.pid),
+        )?;
+    }
+    flow.commit();
+    Ok(created)
+}
+
+/// Creates the container on this host.
+fn create_process(
+    flow: &mut Transaction,
+    args: &CreateArgs,
+    entry: &Rc<Locked>,
+    bundle: &Bundle,
+) -> Result<Created> {
+    let console_socket = args.console_socket.as_deref().map(terminal::connect).transpose()?;
+    let plan = flow.step("plan", || {
+        Ok(Plan::new(CreateOptions {
+            id: &args.id,
+            spec: &bundle.spec,
+            bundle: &bundle.path,
+            runtime_dir: entry.dir(),
+            stdio: None,
+            console_socket,
+            preserve_fds: args.preserve_fds,
+            no_pivot: args.no_pivot,
+            no_new_keyring: args.no_new_keyring,
+        })?)
+    })?;
+    let resources = plan.resources().clone();
+    flow.step("resources", || Ok(entry.put(value::RESOURCES, &resources)?))?;
+    let init = flow.step("container", || {
+        let init = plan.create()?;
+        Ok(Undone(Some(Container { resources: resources.clone(), init: Some(init) })))
+    });
+    // A fault injected after the step must not lose the container that the step made.
+    let container = init?.keep();
+    let main = main_process(&container)?;
+    let made = container.clone();
+    flow.undo_with("container", move || Ok(made.delete()?));
+    flow.step("main", || Ok(entry.put(value::MAIN, &main)?))?;
+    Ok(Created { main })
+}
+
+/// A container that is deleted unless it is kept.
+struct Undone(Option<Container>);
+
+impl Undone {
+    fn keep(mut self) -> Container {
+        self.0.take().expect("it is taken once only, here")
+    }
+}
+
+impl Drop for Undone {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.0.take().map(|container| container.delete()) {
+            tracing::warn!("undo the container: {error}");
+        }
+    }
+}
+
+fn main_process(container: &Container) -> Result<Main> {
+    let Init { pid, start_time } = container.init.context("the container has no init process")?;
+    Ok(Main { process: ProcessHandle { pid, start_time }, guest_pid: None })
+}
+
+/// Starts the VM shim, which brings up the VM, and waits for its verdict.
+fn launch_vm(
+    flow: &mut Transaction,
+    globals: &Globals,
+    args: &CreateArgs,
+    entry: &Rc<Locked>,
+    bundle: &Bundle,
+) -> Result<Vm> {
+    let options = flow.step("vm-options", || {
+        let options = VmOptions::from_spec(&bundle.spec, &globals.config.vm)?;
+        for (what, path) in [("kernel", &options.kernel), ("initramfs", &options.initramfs)] {
+            if !path.exists() {
+                bail!(
+                    "there is no guest {what} at {}; make the guest image with \
+                     `runhcs-guest-image build`, or set `{what}` in the configuration",
+                    path.display()
+                );
+            }
+        }
+        Ok(options)
+    })?;
+    let directory = entry.dir().join("vm");
+    let program = globals.config.vm_shim()?;
+    let launch = Launch {
+        host_id: args.id.clone(),
+        dir: directory.clone(),
+        options,
+        console: args.vm_console.clone(),
+        log_level: if globals.args.debug { "debug" } else { "info" }.to_owned(),
+        log_json: globals.args.log_format == crate::cli::LogFormat::Json,
+    };
+    let path = args.vm_log.clone().unwrap_or_else(|| entry.dir().join("vm.log"));
+    let undo = Vm::at(&directory);
+    flow.step_with_undo(
+        "vm",
+        move || Ok(undo.shutdown()?),
+        || {
+            rustix::fs::mkdir(&directory, rustix::fs::Mode::from_raw_mode(0o700))
+                .with_context(|| format!("make {}", directory.display()))?;
+            let log = std::fs::OpenOptions::new().create(true).append(true).open(&path);
+            let log = log.with_context(|| format!("open the VM's log {}", path.display()))?;
+            Ok(Vm::launch(&program, &launch, log.into())?)
+        },
+    )
+}
+
+/// Creates the container in a VM, and the container shim that stands for it on this host.
+fn create_in_vm(
+    flow: &mut Transaction,
+    globals: &Globals,
+    args: &CreateArgs,
+    entry: &Rc<Locked>,
+    bundle: &Bundle,
+    record: &Record,
+    vm: Vm,
+) -> Result<Created> {
+    let spec = flow.step("guest-spec", || {
+        let pod = PodView::collect(&globals.store, record)?;
+        GuestSpec::translate(&bundle.spec, record, &pod)
+    })?;
+    if record.terminal && args.console_socket.is_none() {
+        bail!("the process has a terminal: give --console-socket to send it to");
+    }
+    let undo = VmContainer { vm: vm.clone(), id: args.id.clone() };
+    let guest_pid = flow.step_with_undo(
+        "container",
+        move || Ok(undo.delete()?),
+        || Ok(vm.create_container(&args.id, &spec.0)?),
+    )?;
+    let target = shim::Target {
+        vm: entry_vm_directory(globals, record, entry)?,
+        id: args.id.clone(),
+        exec: None,
+        console_socket: args.console_socket.clone(),
+    };
+    let mut child = shim::Launched::none();
+    let pid = flow.step("shim", || {
+        child = shim::launch(globals, &target, args.shim_log.as_ref())?;
+        child.pid()
+    })?;
+    let process = ProcessHandle::of(pid)?.context("the container shim ended at once")?;
+    let main = Main { process, guest_pid: Some(guest_pid) };
+    flow.step("main", || Ok(entry.put(value::MAIN, &main)?))?;
+    child.keep();
+    flow.undo_with("shim", move || shim::kill(pid));
+    Ok(Created { main })
+}
+
+fn entry_vm_directory(globals: &Globals, record: &Record, entry: &Locked) -> Result<PathBuf> {
+    match &record.vm {
+        Some(vm) if vm.host_id != record.id => {
+            Ok(globals.store.entry(&vm.host_id)?.dir().join("vm"))
+        }
+        _ => Ok(entry.dir().join("vm")),
+    }
+}
+
+fn record(
+    globals: &Globals,
+    id: &ContainerId,
+    unique_id: &str,
+    bundle: &Bundle,
+    place: &Place,
+) -> Record {
+    let spec = &bundle.spec;
+    let annotations = spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone()));
+    let process = spec.process().as_ref();
+    Record {
+        version: RECORD_VERSION,
+        id: id.clone(),
+        unique_id: unique_id.to_owned(),
+        owner: globals.owner.clone(),
+        oci_version: spec.version().clone(),
+        bundle: bundle.path.clone(),
+        rootfs: bundle.rootfs().to_owned(),
+        created: logging::now(),
+        annotations: annotations.collect(),
+        sandbox_id: place.sandbox_id.clone(),
+        vm: place.vm.clone(),
+        netns: crate::guest_spec::network_namespace(spec),
+        terminal: process.is_some_and(|process| process.terminal() == Some(true)),
+    }
+}
+
+fn find_record(globals: &Globals, id: &ContainerId) -> Result<Option<Record>> {
+    match globals.store.entry(id) {
+        Ok(entry) => Ok(Some(Existing::open(&globals.store, &entry)?.record)),
+        Err(runhcs_state::Error::NotFound(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A UUID of version 4, from the kernel (random(4), `/proc/sys/kernel/random/uuid`).
+fn new_unique_id() -> Result<String> {
+    let path = "/proc/sys/kernel/random/uuid";
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+    Ok(text.trim().to_owned())
+}
+
+fn remove_file(path: &std::path::Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,204 @@
+//! A configuration as the guest needs it: what names things of this host is translated, dropped or
+//! refused. Pure but for collecting what is known of the pod.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use runhcs_compute::ContainerId;
+use runhcs_state::{Record, Store};
+
+use crate::existing::{Main, value};
+
+/// The containers that share a VM, as far as their namespaces can be joined.
+#[derive(Debug, Default)]
+pub struct PodView {
+    members: Vec<Member>,
+}
+
+#[derive(Debug)]
+struct Member {
+    id: ContainerId,
+    /// Of its container shim, on this host.
+    pid: u32,
+    /// Of its init, in the guest.
+    guest_pid: u32,
+    netns: Option<PathBuf>,
+}
+
+impl PodView {
+    /// The other containers in the VM that `record` joins.
+    pub fn collect(store: &Store, record: &Record) -> Result<Self> {
+        let mut members = Vec::new();
+        for (_, listed) in store.list()? {
+            // Another container's damaged state is its own matter.
+            let Ok((entry, other)) = listed else { continue };
+            if other.id == record.id || other.vm != record.vm {
+                continue;
+            }
+            if let Some(Main { process, guest_pid: Some(guest_pid) }) = entry.get(value::MAIN)? {
+                members.push(Member {
+                    id: other.id,
+                    pid: process.pid,
+                    guest_pid,
+                    netns: other.netns,
+                });
+            }
+        }
+        Ok(Self { members })
+    }
+
+    /// A namespace's path in the guest; `None` if it is the guest's own network.
+    fn translate(&self, name: &str, path: &Path) -> Result<Option<PathBuf>> {
+        let in_proc = path.strip_prefix("/proc").ok().and_then(|rest| {
+            let mut parts = rest.iter().map(|part| part.to_str().unwrap_or_default());
+            let pid = parts.next()?.parse::<u32>().ok()?;
+            (parts.next() == Some("ns")).then(|| parts.next().map(|kind| (pid, kind.to_owned())))?
+        });
+        if let Some((pid, kind)) = in_proc {
+            let Some(member) = self.members.iter().find(|member| member.pid == pid) else {
+                bail!(
+                    "linux.namespaces: the {name} namespace {} is not that of a container in the \
+                     same VM",
+                    path.display()
+                );
+            };
+            if name == "network" && member.netns.is_some() {
+                return Ok(None);
+            }
+            return Ok(Some(PathBuf::from(format!("/proc/{}/ns/{kind}", member.guest_pid))));
+        }
+        let shared = self.members.iter().any(|member| member.netns.as_deref() == Some(path));
+        if name == "network" && (shared || self.members.is_empty()) {
+            return Ok(None);
+        }
+        let known: Vec<&str> = self.members.iter().map(|member| member.id.as_str()).collect();
+        bail!(
+            "linux.namespaces: the {name} namespace {} can't be joined from within the VM; its \
+             containers are: {}",
+            path.display(),
+            known.join(", ")
+        )
+    }
+}
+
+/// The network namespace that a configuration names by path.
+pub fn network_namespace(spec: &Spec) -> Option<PathBuf> {
+    let namespaces = spec.linux().as_ref()?.namespaces().as_ref()?;
+    let network = namespaces.iter().find(|ns| ns.typ() == LinuxNamespaceType::Network)?;
+    network.path().clone().filter(|path| !path.as_os_str().is_empty())
+}
+
+/// A configuration for the guest.
+#[derive(Debug)]
+pub struct GuestSpec(pub Spec);
+
+impl GuestSpec {
+    /// Translates a configuration.
+    ///
+    /// # Errors
+    /// A field that has no meaning in the guest, by its name.
+    pub fn translate(spec: &Spec, record: &Record, pod: &PodView) -> Result<Self> {
+        let mut spec = spec.clone();
+        if let Some(hooks) = spec.hooks() {
+            let any = [
+                hooks.create_runtime(),
+                hooks.create_container(),
+                hooks.start_container(),
+                hooks.poststart(),
+                hooks.poststop(),
+            ];
+            #[allow(deprecated, reason = "the specification still has it")]
+            let prestart = hooks.prestart();
+            if any.into_iter().chain([prestart]).flatten().any(|list| !list.is_empty()) {
+                bail!("hooks are not supported with VM isolation yet");
+            }
+        }
+        let Some(mut linux) = spec.linux().clone() else { bail!("linux is missing") };
+        let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+        for (index, namespace) in namespaces.clone().iter().enumerate().rev() {
+            let Some(path) = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty())
+            else {
+                continue;
+            };
+            match pod.translate(&namespace.typ().to_string(), path)? {
+                Some(translated) => {
+                    namespaces[index].set_path(Some(translated));
+                }
+                None => {
+                    namespaces.remove(index);
+                }
+            }
+        }
+        linux.set_namespaces(Some(namespaces));
+        // The guest has a hierarchy of its own, with no slices of this host's systemd.
+        linux.set_cgroups_path(Some(Path::new("/containers").join(group_name(&record.id))));
+        for (index, device) in linux.devices().iter().flatten().enumerate() {
+            if device.typ() == oci_spec::runtime::LinuxDeviceType::B {
+                bail!(
+                    "linux.devices[{index}]: block device {} of this host can't be passed to a VM yet",
+                    device.path().display()
+                );
+            }
+        }
+        spec.set_linux(Some(linux));
+        Ok(Self(spec))
+    }
+}
+
+/// An id can be longer than a directory's name may be (255 bytes).
+fn group_name(id: &ContainerId) -> String {
+    let id = id.as_str();
+    if id.len() <= 200 {
+        return id.to_owned();
+    }
+    use std::hash::{Hash, Hasher};
+    let mut hasher = std::collections::hash_map::DefaultHasher::new();
+    id.hash(&mut hasher);
+    format!("{}~{:016x}", &id[..100], hasher.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod() -> PodView {
+        let member = |name: &str, pid, guest_pid, netns: Option<&str>| Member {
+            id: name.parse().unwrap(),
+            pid,
+            guest_pid,
+            netns: netns.map(PathBuf::from),
+        };
+        PodView {
+            members: vec![member("s", 100, 40, Some("/run/netns/pod")), member("c", 101, 50, None)],
+        }
+    }
+
+    #[test]
+    fn namespaces_of_containers_in_the_vm_are_found_there() {
+        let translate = |name, path| pod().translate(name, Path::new(path)).unwrap();
+        assert_eq!(translate("ipc", "/proc/100/ns/ipc"), Some("/proc/40/ns/ipc".into()));
+        assert_eq!(translate("pid", "/proc/101/ns/pid"), Some("/proc/50/ns/pid".into()));
+        assert_eq!(translate("network", "/proc/101/ns/net"), Some("/proc/50/ns/net".into()));
+    }
+
+    #[test]
+    fn the_pods_network_is_the_guests_own() {
+        let translate = |path| pod().translate("network", Path::new(path)).unwrap();
+        assert_eq!(translate("/run/netns/pod"), None);
+        assert_eq!(translate("/proc/100/ns/net"), None);
+        assert_eq!(
+            PodView::default().translate("network", Path::new("/run/netns/x")).unwrap(),
+            None
+        );
+    }
+
+    #[test]
+    fn others_namespaces_are_out_of_reach() {
+        let translate =
+            |name, path| pod().translate(name, Path::new(path)).unwrap_err().to_string();
+        assert!(translate("ipc", "/proc/7/ns/ipc").contains("/proc/7/ns/ipc"));
+        assert!(translate("ipc", "/run/ipcns/x").contains("s, c"));
+        assert!(translate("network", "/run/netns/other").contains("/run/netns/other"));
+    }
+}

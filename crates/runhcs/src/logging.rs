@@ -1,0 +1,106 @@
+//! Log messages in the shape that runc writes and its callers read: containerd and Podman take the
+//! last error of a failed command from the log file.
+
+use std::fmt::{self, Write as _};
+use std::fs::OpenOptions;
+
+use anyhow::Context;
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime as Rfc3339};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::cli::{GlobalArgs, LogFormat};
+
+/// Sets logging up as the options say. Without `--log` and `--debug` nothing is logged.
+pub fn init(args: &GlobalArgs) -> anyhow::Result<()> {
+    let level = if args.debug { Level::DEBUG } else { Level::INFO };
+    let shape = Shape { json: args.log_format == LogFormat::Json };
+    let builder = tracing_subscriber::fmt().with_max_level(level).event_format(shape);
+    match &args.log {
+        Some(path) => {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            let file = file.with_context(|| format!("open log file {}", path.display()))?;
+            builder.with_writer(Lines(file)).init();
+        }
+        None if args.debug => builder.with_writer(std::io::stderr).init(),
+        None => {}
+    }
+    Ok(())
+}
+
+/// A file to which each message goes with one write, so that several processes can share it.
+struct Lines(std::fs::File);
+
+impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Lines {
+    type Writer = &'a std::fs::File;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        &self.0
+    }
+}
+
+struct Shape {
+    json: bool,
+}
+
+#[derive(Default)]
+struct Fields(Map<String, Value>);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        let name = if field.name() == "message" { "msg" } else { field.name() };
+        self.0.insert(name.to_owned(), value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Shape
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let mut time = String::new();
+        Rfc3339.format_time(&mut Writer::new(&mut time))?;
+        let level = event.metadata().level().to_string().to_lowercase();
+        if self.json {
+            let mut line = Map::from_iter([
+                ("level".to_owned(), Value::from(level)),
+                ("time".to_owned(), Value::from(time)),
+            ]);
+            line.extend(fields.0);
+            return writeln!(writer, "{}", Value::Object(line));
+        }
+        let message = fields.0.remove("msg").unwrap_or_default();
+        let mut line = format!("time={time:?} level={level} msg={message}");
+        for (name, value) in fields.0 {
+            write!(line, " {name}={value}")?;
+        }
+        writeln!(writer, "{line}")
+    }
+}
+
+/// The present time, as `state` and `list` report it: RFC 3339 in UTC.
+pub fn now() -> String {
+    let mut text = String::new();
+    let _ = Rfc3339.format_time(&mut Writer::new(&mut text));
+    text
+}

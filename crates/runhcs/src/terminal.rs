@@ -1,0 +1,212 @@
+//! Terminals of this host: the console socket, a pty of one's own, and the caller's terminal in
+//! raw mode.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use rustix::pty::OpenptFlags;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr, tcsetwinsize};
+
+/// Connects to a console socket.
+pub fn connect(path: &Path) -> Result<OwnedFd> {
+    let socket = UnixStream::connect(path);
+    Ok(socket.with_context(|| format!("connect to console socket {}", path.display()))?.into())
+}
+
+/// Makes a pty, takes its slave as this process's controlling terminal, in raw mode, and sends the
+/// master over a console socket. This process must lead a session.
+pub fn own_pty(console_socket: &Path) -> Result<OwnedFd> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let master = rustix::pty::openpt(flags).context("make a terminal")?;
+    rustix::pty::unlockpt(&master).context("unlock the terminal")?;
+    let name = rustix::pty::ptsname(&master, Vec::new()).context("name the terminal")?;
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).context("open the terminal")?;
+    rustix::process::ioctl_tiocsctty(&slave).context("take the controlling terminal")?;
+    make_raw(slave.as_fd())?;
+    let socket = connect(console_socket)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [master.as_fd()];
+    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    sendmsg(&socket, &[IoSlice::new(name.to_bytes())], &mut control, SendFlags::NOSIGNAL)
+        .with_context(|| format!("send the terminal to {}", console_socket.display()))?;
+    Ok(slave)
+}
+
+fn make_raw(terminal: BorrowedFd<'_>) -> Result<Termios> {
+    let before = tcgetattr(terminal).context("read the terminal's mode")?;
+    let mut raw = before.clone();
+    raw.make_raw();
+    tcsetattr(terminal, OptionalActions::Now, &raw).context("set the terminal to raw mode")?;
+    Ok(before)
+}
+
+/// The caller's terminal in raw mode until this is dropped.
+#[derive(Debug)]
+pub struct Raw(Option<Termios>);
+
+impl Raw {
+    /// Sets standard input to raw mode, if it is a terminal.
+    pub fn enter() -> Result<Self> {
+        let stdin = std::io::stdin();
+        if !rustix::termios::isatty(&stdin) {
+            return Ok(Self(None));
+        }
+        Ok(Self(Some(make_raw(stdin.as_fd())?)))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
+        }
+    }
+}
+
+/// Receives the master that the engine sends.
+pub fn receive_master(socket: &OwnedFd) -> Result<OwnedFd> {
+    let mut name = [0; 256];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    recvmsg(socket, &mut [IoSliceMut::new(&mut name)], &mut control, RecvFlags::CMSG_CLOEXEC)
+        .context("receive the terminal")?;
+    let mut received = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    received
+        .next()
+        .and_then(|mut fds| fds.next())
+        .context("no terminal came over the console socket")
+}
+
+/// A console socket of this process's own, for a shim that connects to it by path.
+#[derive(Debug)]
+pub struct Listener {
+    socket: std::os::unix::net::UnixListener,
+    directory: tempfile::TempDir,
+}
+
+impl Listener {
+    /// Listens in a new private directory.
+    pub fn new() -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("runhcs-console-").tempdir();
+        let directory = directory.context("make a directory for the console socket")?;
+        let socket = std::os::unix::net::UnixListener::bind(directory.path().join("socket"));
+        Ok(Self { socket: socket.context("make a console socket")?, directory })
+    }
+
+    /// Where it listens.
+    pub fn path(&self) -> std::path::PathBuf {
+        self.directory.path().join("socket")
+    }
+
+    /// Receives the master that somebody has sent already.
+    pub fn receive(self) -> Result<OwnedFd> {
+        let (connection, _) = self.socket.accept().context("accept on the console socket")?;
+        receive_master(&connection.into())
+    }
+}
+
+/// Sets a terminal's size to that of standard input, if that is a terminal.
+pub fn copy_size(master: &OwnedFd) {
+    if let Ok(size) = rustix::termios::tcgetwinsize(std::io::stdin()) {
+        let _ = tcsetwinsize(master, size);
+    }
+}
+
+/// Copies between the caller's stdio and a terminal's master.
+pub struct Copier<'a> {
+    master: &'a OwnedFd,
+    input_open: bool,
+}
+
+impl<'a> Copier<'a> {
+    /// Copies for this terminal.
+    pub fn new(master: &'a OwnedFd) -> Self {
+        Self { master, input_open: true }
+    }
+
+    /// Copies what the terminal still holds after its last process has ended.
+    pub fn drain(&mut self) -> Result<()> {
+        self.input_open = false;
+        let mut buffer = [0; 4096];
+        loop {
+            let mut fds = [PollFd::new(self.master, PollFlags::IN)];
+            let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+            match poll(&mut fds, Some(&now)) {
+                Ok(0) => return Ok(()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error).context("wait for the terminal"),
+            }
+            match rustix::io::read(self.master, &mut buffer) {
+                Ok(0) | Err(Errno::IO) => return Ok(()),
+                Ok(n) => write_all(std::io::stdout().as_fd(), &buffer[..n])?,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error).context("read the terminal"),
+            }
+        }
+    }
+
+    /// Waits for data, or for `wake` to become readable, and copies what there is. `false` once the
+    /// terminal has ended.
+    pub fn turn(&mut self, wake: BorrowedFd<'_>) -> Result<bool> {
+        let stdin = std::io::stdin();
+        let events = if self.input_open { PollFlags::IN } else { PollFlags::empty() };
+        let mut fds = [
+            PollFd::new(self.master, PollFlags::IN),
+            PollFd::new(&wake, PollFlags::IN),
+            PollFd::new(&stdin, events),
+        ];
+        match poll(&mut fds, None) {
+            Err(Errno::INTR) => return Ok(true),
+            other => other.context("wait for the terminal")?,
+        };
+        let mut buffer = [0; 4096];
+        if !fds[0].revents().is_empty() {
+            // EIO: the last process with the slave has closed it (tty_ioctl(4), pty(7)).
+            match rustix::io::read(self.master, &mut buffer) {
+                Ok(0) | Err(Errno::IO) => return Ok(false),
+                Ok(n) => write_all(std::io::stdout().as_fd(), &buffer[..n])?,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error).context("read the terminal"),
+            }
+        }
+        if self.input_open && !fds[2].revents().is_empty() {
+            match rustix::io::read(&stdin, &mut buffer) {
+                Ok(0) | Err(Errno::IO) => self.input_open = false,
+                Ok(n) => write_all(self.master.as_fd(), &buffer[..n])?,
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(error) => return Err(error).context("read standard input"),
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn write_all(fd: BorrowedFd<'_>, mut data: &[u8]) -> Result<()> {
+    while !data.is_empty() {
+        match rustix::io::write(fd, data) {
+            Ok(n) => data = &data[n..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let _ = poll(&mut [PollFd::new(&fd, PollFlags::OUT)], None);
+            }
+            // Nobody reads any more, or the terminal has ended.
+            Err(Errno::PIPE | Errno::IO) => return Ok(()),
+            Err(error) => return Err(error).context("copy terminal data"),
+        }
+    }
+    Ok(())
+}
