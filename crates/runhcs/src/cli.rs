@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use runhcs_compute::ContainerId;
 use runhcs_spec::Isolation;
@@ -204,7 +205,6 @@ pub struct DeleteArgs {
 
 /// What a further process is.
 #[derive(Args, Clone, Debug)]
-#[command(trailing_var_arg = true)]
 pub struct ExecArgs {
     /// Unix socket to send the terminal's master to.
     #[arg(long, value_name = "SOCKET")]
@@ -251,25 +251,26 @@ pub struct ExecArgs {
     /// File for the container shim's log (VM isolation).
     #[arg(long, value_name = "FILE")]
     pub shim_log: Option<PathBuf>,
-    /// The container's id.
-    pub id: ContainerId,
-    /// The program and its arguments.
-    #[arg(allow_hyphen_values = true)]
-    pub args: Vec<String>,
+    /// The container's id, then the program and its arguments.
+    #[arg(required = true, trailing_var_arg = true, value_names = ["ID", "PROGRAM"])]
+    pub operands: Vec<String>,
 }
 
 /// How processes are listed.
 #[derive(Args, Debug)]
-#[command(trailing_var_arg = true)]
 pub struct PsArgs {
     /// Format.
     #[arg(long, short, value_enum, default_value_t = ListFormat::Table)]
     pub format: ListFormat,
-    /// The container's id.
-    pub id: ContainerId,
-    /// Options for ps(1); the default is -ef.
-    #[arg(allow_hyphen_values = true)]
-    pub options: Vec<String>,
+    /// The container's id, then options for ps(1); the default is -ef.
+    #[arg(required = true, trailing_var_arg = true, value_names = ["ID", "PS-OPTIONS"])]
+    pub operands: Vec<String>,
+}
+
+/// Splits off the id that comes before another program's words, which keep their own flags.
+pub fn split_id(operands: &[String]) -> anyhow::Result<(ContainerId, &[String])> {
+    let (id, rest) = operands.split_first().context("give the container's id")?;
+    Ok((id.parse()?, rest))
 }
 
 /// Where to write a configuration.
@@ -315,13 +316,14 @@ mod tests {
 
     #[test]
     fn a_program_keeps_its_own_flags() {
-        let cli = Cli::parse_from(["runhcs", "exec", "-t", "box", "ls", "-la", "--color"]);
+        let cli = Cli::parse_from(["runhcs", "exec", "-t", "box", "ls", "-la", "-t", "--user"]);
         let Verb::Exec(exec) = cli.verb else { panic!("{:?}", cli.verb) };
         assert!(exec.tty);
-        assert_eq!(exec.args, ["ls", "-la", "--color"]);
-        let cli = Cli::parse_from(["runhcs", "ps", "box", "-o", "pid"]);
+        assert_eq!(exec.operands, ["box", "ls", "-la", "-t", "--user"]);
+        let cli = Cli::parse_from(["runhcs", "ps", "box", "-f", "-o", "pid"]);
         let Verb::Ps(ps) = cli.verb else { panic!("{:?}", cli.verb) };
-        assert_eq!(ps.options, ["-o", "pid"]);
+        assert_eq!(ps.operands, ["box", "-f", "-o", "pid"]);
+        assert!(Cli::try_parse_from(["runhcs", "exec", "--nope", "box", "ls"]).is_err());
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Config {
     fn parse(text: &str) -> anyhow::Result<Self> {
         // toml's messages span several lines to point at the place; errors here are one line.
         toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
             anyhow::anyhow!("line {line}: {}", error.message().replace('\n', "; "))
         })
     }

@@ -7,7 +7,7 @@ use oci_spec::runtime::{Capability, Process, Spec};
 use runhcs_compute::Status;
 use runhcs_container::ExecOptions;
 
-use crate::cli::ExecArgs;
+use crate::cli::{ExecArgs, split_id};
 use crate::existing::{Existing, config};
 use crate::globals::Globals;
 use crate::terminal::{self, Listener};
@@ -15,15 +15,16 @@ use crate::{foreground, pid_file, shim};
 
 /// Runs a process in a container and returns its exit code, or 0 at once if detached.
 pub fn run(globals: &Globals, args: &ExecArgs) -> Result<u8> {
-    let (entry, existing) = Existing::find(&globals.store, &args.id)?;
+    let (id, program) = split_id(&args.operands)?;
+    let (entry, existing) = Existing::find(&globals.store, &id)?;
     match existing.status()? {
         Status::Running | Status::Created => {}
-        Status::Stopped => bail!("cannot exec in a stopped container: {}", args.id),
-        Status::Paused => bail!("cannot exec in a paused container: {}", args.id),
-        Status::Creating => bail!("cannot exec in container {} that is being created", args.id),
+        Status::Stopped => bail!("cannot exec in a stopped container: {id}"),
+        Status::Paused => bail!("cannot exec in a paused container: {id}"),
+        Status::Creating => bail!("cannot exec in container {id} that is being created"),
     }
     let spec = config(&entry)?;
-    let process = process(args, &spec)?;
+    let process = process(args, program, &spec)?;
     let has_terminal = process.terminal() == Some(true);
     if args.detach && has_terminal && args.console_socket.is_none() {
         bail!("a detached process with a terminal needs --console-socket to send it to");
@@ -79,15 +80,15 @@ fn exec_in_vm(
 }
 
 /// The process to run: a document, or the container's own process with other arguments.
-fn process(args: &ExecArgs, spec: &Spec) -> Result<Process> {
+fn process(args: &ExecArgs, program: &[String], spec: &Spec) -> Result<Process> {
     let mut process = match &args.process {
         Some(path) => runhcs_spec::load_process(path)?,
         None => {
-            if args.args.is_empty() {
+            if program.is_empty() {
                 bail!("exec needs a program to run, or --process");
             }
             let mut process = spec.process().clone().unwrap_or_default();
-            process.set_args(Some(args.args.clone()));
+            process.set_args(Some(program.to_vec()));
             process.set_terminal(Some(false));
             process
         }
@@ -199,8 +200,9 @@ mod tests {
             "id",
             "-u",
         ]);
-        assert_eq!(args.id.as_str(), "id");
-        let process = process(&args, &spec).unwrap();
+        let (id, program) = split_id(&args.operands).unwrap();
+        assert_eq!(id.as_str(), "id");
+        let process = process(&args, program, &spec).unwrap();
         assert_eq!(process.args().as_deref().unwrap(), ["-u"]);
         assert_eq!((process.user().uid(), process.user().gid()), (5, 6));
         assert_eq!(process.user().additional_gids().as_deref().unwrap(), [7]);
@@ -220,7 +222,9 @@ mod tests {
             &["-c", "NOPE", "c", "ls"],
             &["c"],
         ] {
-            assert!(process(&args(line), &spec).is_err(), "{line:?}");
+            let args = args(line);
+            let (_, program) = split_id(&args.operands).unwrap();
+            assert!(process(&args, program, &spec).is_err(), "{line:?}");
         }
     }
 }

@@ -5,18 +5,19 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cli::{ListFormat, PsArgs};
+use crate::cli::{ListFormat, PsArgs, split_id};
 use crate::existing::Existing;
 use crate::globals::Globals;
 
 /// Prints a container's processes: as pids, or as ps(1) shows them.
 pub fn run(globals: &Globals, args: &PsArgs) -> Result<u8> {
-    let (_, existing) = Existing::find(&globals.store, &args.id)?;
+    let (id, options) = split_id(&args.operands)?;
+    let (_, existing) = Existing::find(&globals.store, &id)?;
     let pids = existing.require()?.processes()?;
     let text = if args.format == ListFormat::Json {
         format!("{}\n", serde_json::to_string(&pids)?)
     } else if existing.vm_container().is_some() {
-        if !args.options.is_empty() {
+        if !options.is_empty() {
             bail!(
                 "ps options can't be used with a container in a VM: its processes are not this host's"
             );
@@ -26,7 +27,7 @@ pub fn run(globals: &Globals, args: &PsArgs) -> Result<u8> {
             .chain(pids.iter().map(u32::to_string))
             .fold(String::new(), |text, line| text + &line + "\n")
     } else {
-        filter(&ps(&args.options)?, &pids)?
+        filter(&ps(options)?, &pids)?
     };
     std::io::stdout().write_all(text.as_bytes()).context("write to standard output")?;
     Ok(0)
