@@ -34,7 +34,9 @@ use serde::{Deserialize, Serialize};
 pub use cgroups::CgroupPaths;
 pub use container::Container;
 pub use exec::ExecOptions;
+pub use network::loopback_up;
 pub use plan::{Plan, Resources};
+pub use terminal::receive as receive_terminal;
 
 /// What the engine needs to create a container.
 #[derive(Debug)]

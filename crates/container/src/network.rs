@@ -7,8 +7,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::error::Context;
 
-/// Brings `lo` up.
-pub(crate) fn loopback_up() -> Result<()> {
+/// Brings `lo` of the caller's network namespace up.
+pub fn loopback_up() -> Result<()> {
     let what = || "bring the loopback interface up".to_owned();
     let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
         .context(what)?;

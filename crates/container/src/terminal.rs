@@ -1,13 +1,16 @@
 //! A process's terminal: made inside the container, its other side sent to whoever asked.
 
-use std::io::IoSlice;
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use oci_spec::runtime::Process;
-use runhcs_compute::Result;
+use runhcs_compute::{Error, Result};
 use rustix::fs::{Mode, OFlags};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
 use rustix::termios::Winsize;
 
 use crate::error::Context;
@@ -52,6 +55,21 @@ pub(crate) fn install(stdio: [&OwnedFd; 3]) -> Result<()> {
     rustix::stdio::dup2_stdin(stdio[0]).context(what)?;
     rustix::stdio::dup2_stdout(stdio[1]).context(what)?;
     rustix::stdio::dup2_stderr(stdio[2]).context(what)
+}
+
+/// Receives a terminal's master that the engine, or runc, sends over a console socket.
+pub fn receive(console: impl AsFd) -> Result<OwnedFd> {
+    let mut name = [0; 256];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    recvmsg(console, &mut [IoSliceMut::new(&mut name)], &mut control, RecvFlags::CMSG_CLOEXEC)
+        .context(|| "receive the terminal".into())?;
+    let mut received = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    let master = received.next().and_then(|mut descriptors| descriptors.next());
+    master.ok_or_else(|| Error::failed("receive the terminal", "none came over the console socket"))
 }
 
 /// One message: the slave's name as data, the master attached (runc's console socket protocol,

@@ -1,2 +1,57 @@
-//! Placeholder while the crate is being written.
-fn main() {}
+//! PID 1 of the utility VM: brings the guest up, then runs containers for the host.
+//!
+//! One thread. Engine calls that may block run in forked children, so the agent goes on serving;
+//! a fork is safe because there is no other thread whose locks could be held.
+
+mod boot;
+mod engine;
+mod reaper;
+mod requests;
+mod server;
+mod streams;
+
+use std::rc::Rc;
+
+use anyhow::{Context, Result};
+use runhcs_protocol::{CONTROL_PORT, STREAM_PORT, VERSION};
+use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
+
+use server::Server;
+
+fn main() {
+    boot::open_console();
+    if let Err(error) = run() {
+        eprintln!("runhcs-guest-agent: {error:#}");
+    }
+    boot::power_off();
+}
+
+fn run() -> Result<()> {
+    boot::bring_up()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime.context("make the event loop")?, serve())
+}
+
+async fn serve() -> Result<()> {
+    let server = Rc::new(Server::new()?);
+    let streams = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, STREAM_PORT))
+        .with_context(|| format!("listen on vsock port {STREAM_PORT}"))?;
+    let control = VsockStream::connect(VsockAddr::new(VMADDR_CID_HOST, CONTROL_PORT))
+        .await
+        .with_context(|| format!("dial the host on vsock port {CONTROL_PORT}"))?;
+    let accepting = Rc::clone(&server);
+    tokio::task::spawn_local(async move {
+        while let Ok((stream, peer)) = streams.accept().await {
+            // Nobody in the guest gets at a process's streams.
+            if peer.cid() == VMADDR_CID_HOST {
+                let (reader, writer) = tokio::io::split(stream);
+                tokio::task::spawn_local(streams::serve(Rc::clone(&accepting), reader, writer));
+            }
+        }
+    });
+    let (reader, writer) = tokio::io::split(control);
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    let hello = runhcs_protocol::guest::Hello { version: VERSION, kernel };
+    requests::serve(server, hello, reader, writer).await
+}

@@ -1,7 +1,7 @@
 //! Terminals of this host: the console socket, a pty of one's own, and the caller's terminal in
 //! raw mode.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -10,10 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
-};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::pty::OpenptFlags;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr, tcsetwinsize};
 
@@ -74,23 +71,6 @@ impl Drop for Raw {
     }
 }
 
-/// Receives the master that the engine sends.
-pub fn receive_master(socket: &OwnedFd) -> Result<OwnedFd> {
-    let mut name = [0; 256];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    recvmsg(socket, &mut [IoSliceMut::new(&mut name)], &mut control, RecvFlags::CMSG_CLOEXEC)
-        .context("receive the terminal")?;
-    let mut received = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-        _ => None,
-    });
-    received
-        .next()
-        .and_then(|mut fds| fds.next())
-        .context("no terminal came over the console socket")
-}
-
 /// A console socket of this process's own, for a shim that connects to it by path.
 #[derive(Debug)]
 pub struct Listener {
@@ -115,7 +95,7 @@ impl Listener {
     /// Receives the master that somebody has sent already.
     pub fn receive(self) -> Result<OwnedFd> {
         let (connection, _) = self.socket.accept().context("accept on the console socket")?;
-        receive_master(&connection.into())
+        Ok(runhcs_container::receive_terminal(&connection)?)
     }
 }
 
