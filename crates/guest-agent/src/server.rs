@@ -303,7 +303,9 @@ impl Ends {
 fn receive_terminal(console: &OwnedFd) -> Outcome<AsyncFd<OwnedFd>> {
     let master = runhcs_container::receive_terminal(console).map_err(|e| engine::failure(&e))?;
     rustix::io::ioctl_fionbio(&master, true).map_err(|e| other("set up the terminal", e))?;
-    AsyncFd::register(master).map_err(|e| other("watch the terminal", e))
+    // SAFETY: the descriptor is owned by the AsyncFd from here on, so it stays open and the same
+    // for as long as it is registered.
+    unsafe { AsyncFd::register(master) }.map_err(|e| other("watch the terminal", e))
 }
 
 impl Process {
