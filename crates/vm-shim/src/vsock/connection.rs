@@ -122,11 +122,6 @@ impl Connection {
         }
     }
 
-    /// The host's socket, for polling.
-    pub fn socket(&self) -> &UnixStream {
-        &self.socket
-    }
-
     /// The socket may have data again, or its end.
     pub fn readable(&mut self) {
         self.read_blocked = false;

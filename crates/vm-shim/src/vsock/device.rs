@@ -7,19 +7,21 @@
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use rustix::event::{EventfdFlags, eventfd};
-use vhost::vhost_user::{Listener as VhostListener, VhostUserProtocolFeatures};
+use tokio::sync::oneshot;
 use vhost::vhost_user::message::VhostUserVirtioFeatures;
+use vhost::vhost_user::{Listener as VhostListener, VhostUserProtocolFeatures};
 use vhost_user_backend::{VhostUserBackend, VhostUserDaemon, VringMutex, VringT};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_queue::{QueueOwnedT, QueueT};
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
-use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
+use vmm_sys_util::event::{
+    EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
+};
 
 use super::mux::{Listener, Mux};
 use super::packet::{Header, MAX_PAYLOAD};
@@ -47,9 +49,9 @@ pub struct Vsock {
     /// For streams to the guest.
     pub dialer: Dialer,
     /// Gets the one connection that the guest makes.
-    pub accepted: Receiver<UnixStream>,
+    pub accepted: oneshot::Receiver<UnixStream>,
     /// Ends when the device no longer serves QEMU.
-    pub ended: UnixStream,
+    pub ended: oneshot::Receiver<()>,
 }
 
 struct Shared {
@@ -81,7 +83,7 @@ impl Vsock {
     /// # Errors
     /// If the host lacks descriptors or threads.
     pub fn start(listener: UnixListener, port: u32) -> io::Result<Self> {
-        let (accept, accepted) = sync_channel(1);
+        let (accept, accepted) = oneshot::channel();
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let mux = Mux::new(GUEST_CID, Listener { port, accepted: accept }, wake.as_fd())?;
         let shared = Arc::new(Shared { mux: Mutex::new(mux), wake });
@@ -98,7 +100,7 @@ impl Vsock {
         let mut listener = VhostListener::from(listener);
         daemon.start(&mut listener).map_err(|error| io::Error::other(error.to_string()))?;
 
-        let (ended, serving) = UnixStream::pair()?;
+        let (serving, ended) = oneshot::channel();
         thread::Builder::new().name("vsock-end".to_owned()).stack_size(64 << 10).spawn(
             move || {
                 // QEMU hanging up is how it always ends; whoever watches `ended` knows why.
@@ -140,7 +142,9 @@ impl Backend {
                 if reader.read_exact(&mut header).is_ok() {
                     let header = Header::from_bytes(&header);
                     let payload = buffer.get_mut(..header.len as usize);
-                    if let Some(payload) = payload && reader.read_exact(payload).is_ok() {
+                    if let Some(payload) = payload
+                        && reader.read_exact(payload).is_ok()
+                    {
                         mux.receive(&header, payload);
                     }
                 }
@@ -173,9 +177,8 @@ impl Backend {
                     break;
                 };
                 let payload = &buffer[..header.len as usize];
-                let whole = writer
-                    .write_all(&header.to_bytes())
-                    .and_then(|()| writer.write_all(payload));
+                let whole =
+                    writer.write_all(&header.to_bytes()).and_then(|()| writer.write_all(payload));
                 if whole.is_ok() {
                     written = (Header::SIZE + payload.len()) as u32;
                 }

@@ -10,9 +10,9 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::SyncSender;
 
 use rustix::event::epoll;
+use tokio::sync::oneshot;
 
 use super::connection::{Connection, Fate};
 use super::packet::{HOST_CID, Header, MAX_PAYLOAD, Op, STREAM};
@@ -54,7 +54,7 @@ pub struct Listener {
     /// Its number.
     pub port: u32,
     /// Gets the host's end of the connection.
-    pub accepted: SyncSender<UnixStream>,
+    pub accepted: oneshot::Sender<UnixStream>,
 }
 
 /// The streams of one VM.
@@ -213,7 +213,7 @@ impl Mux {
         })
         .ok()?;
         // If nobody waits for it any more, dropping the host's end ends the connection.
-        let _ = listener.accepted.try_send(host);
+        let _ = listener.accepted.send(host);
         Some(())
     }
 

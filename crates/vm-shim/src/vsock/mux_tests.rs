@@ -2,10 +2,10 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::sync::mpsc::{Receiver, sync_channel};
 
 use proptest::prelude::*;
 use rustix::event::{EventfdFlags, eventfd};
+use tokio::sync::oneshot;
 
 use super::super::connection::BUFFER;
 use super::super::packet::{SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
@@ -14,9 +14,9 @@ use super::*;
 const CID: u64 = 3;
 const PORT: u32 = 1022;
 
-fn mux() -> (Mux, Receiver<UnixStream>) {
+fn mux() -> (Mux, oneshot::Receiver<UnixStream>) {
     let wake = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-    let (accepted, receiver) = sync_channel(1);
+    let (accepted, receiver) = oneshot::channel();
     (Mux::new(CID, Listener { port: 1023, accepted }, wake.as_fd()).unwrap(), receiver)
 }
 
@@ -298,7 +298,7 @@ fn a_refused_connection_ends() {
 
 #[test]
 fn the_guest_connects_once() {
-    let (mut mux, accepted) = mux();
+    let (mut mux, mut accepted) = mux();
     let request = |port, src_port| Header {
         src_cid: CID,
         dst_cid: HOST_CID,
