@@ -1,0 +1,11 @@
+//! The names of what a VM shim keeps in its directory.
+
+/// Locked (flock(2)) by the shim and every process of its VM as long as they live; holds the
+/// shim's pid.
+pub const LOCK: &str = "lock";
+/// The socket that takes requests.
+pub const SOCKET: &str = "vm.sock";
+/// What the guest wrote to its serial console.
+pub const CONSOLE: &str = "console.log";
+/// What it wrote before that, if it wrote much.
+pub const OLD_CONSOLE: &str = "console.log.1";

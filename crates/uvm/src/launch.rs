@@ -1,0 +1,98 @@
+//! Launching a VM shim: the document it is given, and the verdict it gives.
+
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use runhcs_compute::{ContainerId, Error, Result};
+use runhcs_spec::VmOptions;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize};
+
+/// What a VM shim writes to the verdict pipe, its standard output, when its VM serves requests.
+/// Anything else is the text of an error.
+pub const SUCCESS: &[u8] = b"\0OK\0";
+
+/// The most of an error that is read, in bytes.
+const MAX_VERDICT: u64 = 64 << 10;
+/// How long the shim may take in addition to the VM's boot.
+const MARGIN: Duration = Duration::from_secs(10);
+
+/// What a VM shim is launched with: the JSON document on its standard input.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Launch {
+    /// The container that owns the VM.
+    pub host_id: ContainerId,
+    /// A private directory that exists; the shim keeps sockets, its lock and the console log in
+    /// it and leaves the directory itself when it ends.
+    pub dir: PathBuf,
+    /// The VM's options.
+    pub options: VmOptions,
+    /// A unix socket to which the serial console is also written.
+    pub console: Option<PathBuf>,
+    /// `tracing` filter for the shim's log.
+    pub log_level: String,
+    /// Log lines as JSON.
+    pub log_json: bool,
+}
+
+/// Starts the shim and waits for its verdict. If there is none in time, the shim finds the
+/// verdict pipe closed and ends.
+pub fn launch(program: &Path, launch: &Launch, log: OwnedFd) -> Result<()> {
+    let context = format!("start the virtual machine of container {}", launch.host_id);
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| {
+        Error::failed(format!("cannot {context}"), source)
+    };
+    let until = Instant::now() + Duration::from_secs(launch.options.boot_timeout_seconds) + MARGIN;
+    let mut child = Command::new(program)
+        .arg("serve")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .map_err(|error| failed(format!("cannot run {}: {error}", program.display()).into()))?;
+    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+    let written =
+        stdin.map(|mut stdin| stdin.write_all(&serde_json::to_vec(launch)?)).unwrap_or(Ok(()));
+    let verdict = match stdout {
+        Some(stdout) => read_until(OwnedFd::from(stdout), until),
+        None => Ok(Vec::new()),
+    };
+    // What was started has become a daemon's parent and ended, or failed and ended.
+    let status = child.wait().map_err(|error| failed(error.into()))?;
+    let verdict = verdict.map_err(|error| failed(error.into()))?;
+    if verdict == SUCCESS {
+        return written.map_err(|error| failed(error.into()));
+    }
+    if verdict.is_empty() {
+        return Err(failed(format!("the VM shim ended without a word ({status})").into()));
+    }
+    Err(failed(String::from_utf8_lossy(&verdict).into_owned().into()))
+}
+
+/// Reads the pipe to its end.
+fn read_until(pipe: OwnedFd, until: Instant) -> std::io::Result<Vec<u8>> {
+    let mut file = std::fs::File::from(pipe);
+    let mut verdict = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout =
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        let mut fds = [PollFd::from_borrowed_fd(file.as_fd(), PollFlags::IN)];
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(0) => return Err(std::io::Error::other("the VM shim gave no verdict in time")),
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        let length = file.read(&mut buffer)?;
+        if length == 0 || verdict.len() as u64 > MAX_VERDICT {
+            return Ok(verdict);
+        }
+        verdict.extend_from_slice(&buffer[..length]);
+    }
+}

@@ -1,0 +1,304 @@
+//! A VM, by its shim's directory.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use oci_spec::runtime::{Process, Spec};
+use runhcs_compute::{ContainerId, Error, Result};
+use runhcs_protocol::guest::{self, Failure, ProcessKey, TerminalSize};
+use runhcs_protocol::shim::{CreateContainer, Info, Reply, Request};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::connection::{self, Answered, Failed};
+use crate::signals::Caught;
+use crate::{Attachment, Launch, files, launch, trees};
+
+/// How long a shim that was asked, or killed, may take to be gone with its VM.
+const GONE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A connection point to a VM shim.
+#[derive(Clone, Debug)]
+pub struct Vm {
+    dir: PathBuf,
+}
+
+impl Vm {
+    /// Starts the VM shim `program` as a daemon, its log going to `log`, and waits until its VM
+    /// serves requests. If that fails nothing is left, and the error holds the shim's own words.
+    pub fn launch(program: &Path, launch: &Launch, log: OwnedFd) -> Result<Self> {
+        let vm = Self::at(&launch.dir);
+        launch::launch(program, launch, log).inspect_err(|_| {
+            // A shim that has failed is about to end; one that hangs is made to.
+            if let Err(error) = vm.end() {
+                tracing::warn!(%error, "the VM shim may still be running");
+            }
+        })?;
+        Ok(vm)
+    }
+
+    /// The VM whose shim was launched with this directory. Does not connect yet.
+    pub fn at(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    /// The directory its shim was launched with.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// About the VM.
+    pub fn info(&self) -> Result<Info> {
+        let operation = "ask about the virtual machine";
+        match self.ask(operation, &Request::Info)?.reply {
+            Reply::Info(info) => Ok(info),
+            reply => Err(unexpected(operation, &reply)),
+        }
+    }
+
+    /// Whether the shim is alive: it holds its lock file as long as it is.
+    pub fn is_alive(&self) -> Result<bool> {
+        let path = self.dir.join(files::LOCK);
+        let failed = |error: std::io::Error| {
+            Error::failed(format!("cannot examine the lock file {}", path.display()), error)
+        };
+        let lock = match File::open(&path) {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(failed(error)),
+        };
+        match flock(&lock, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
+    /// Creates a container in the VM: opens its root file system and the sources of its bind
+    /// mounts as detached mounts and hands them to the shim. Returns the init process's pid in
+    /// the guest's first pid namespace.
+    pub fn create_container(&self, id: &ContainerId, spec: &Spec) -> Result<u32> {
+        let operation = format!("create container {id} in the virtual machine");
+        let trees = trees::open(spec)?;
+        let request = Request::CreateContainer(Box::new(CreateContainer {
+            id: id.clone(),
+            spec: spec.clone(),
+            mounts: trees.indexes,
+        }));
+        let descriptors: Vec<_> = trees.mounts.iter().map(AsFd::as_fd).collect();
+        let answered = connection::ask(&self.dir, &request, &descriptors)
+            .map_err(|error| self.error(&operation, error))?;
+        match check(&operation, Some(id), answered.reply)? {
+            guest::Reply::Process { exec: None, pid } => Ok(pid),
+            reply => Err(unexpected(&operation, &Reply::Guest(reply))),
+        }
+    }
+
+    /// Runs a further process in a container; attach to it to get at its stdio and exit status.
+    pub fn create_process(&self, id: &ContainerId, process: &Process) -> Result<ProcessKey> {
+        let operation = format!("run a process in container {id}");
+        let request = guest::Request::CreateProcess(Box::new(guest::CreateProcess {
+            container: id.clone(),
+            process: process.clone(),
+        }));
+        match self.ask_guest(&operation, Some(id), request)? {
+            guest::Reply::Process { exec: exec @ Some(_), .. } => {
+                Ok(ProcessKey { container: id.clone(), exec })
+            }
+            reply => Err(unexpected(&operation, &Reply::Guest(reply))),
+        }
+    }
+
+    /// Takes over a process's stdio. Signals that [`Attachment::run`] passes on are held back
+    /// from here on, so that none is lost in between.
+    pub fn attach(&self, process: &ProcessKey) -> Result<Attachment> {
+        let operation = format!("attach to {process}");
+        let signals =
+            Caught::new().map_err(|error| Error::failed("cannot catch signals", error))?;
+        let Answered { reply, descriptors, stream } =
+            self.ask(&operation, &Request::Attach(process.clone()))?;
+        match reply {
+            Reply::Attached { terminal } => {
+                Attachment::new(process.clone(), terminal, stream, descriptors, signals)
+            }
+            Reply::Guest(_) | Reply::Failed(_) => {
+                let reply = check(&operation, Some(&process.container), reply)?;
+                Err(unexpected(&operation, &Reply::Guest(reply)))
+            }
+            reply => Err(unexpected(&operation, &reply)),
+        }
+    }
+
+    /// Sets the size of a process's terminal.
+    pub fn resize(&self, process: &ProcessKey, size: TerminalSize) -> Result<()> {
+        let request = guest::Request::ResizeTerminal { process: process.clone(), size };
+        self.done(&format!("resize the terminal of {process}"), &process.container, request)
+    }
+
+    /// Stops the VM and waits until its shim is gone, killing it and its VM if it doesn't answer.
+    /// Succeeds if there is none.
+    pub fn shutdown(&self) -> Result<()> {
+        match connection::ask(&self.dir, &Request::Shutdown, &[]) {
+            Ok(Answered { reply: Reply::Guest(guest::Reply::Done), .. })
+            | Err(Failed::NoShim | Failed::VmLost(_)) => {}
+            Ok(Answered { reply, .. }) => {
+                tracing::warn!(?reply, "the VM shim refuses to shut down; killing it");
+                self.kill()?;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the VM shim doesn't shut down; killing it");
+                self.kill()?;
+            }
+        }
+        self.end()
+    }
+
+    /// Waits until a shim that is about to end is gone, and kills it if it doesn't end.
+    fn end(&self) -> Result<()> {
+        if self.wait_until_gone(GONE_DEADLINE)? {
+            return Ok(());
+        }
+        self.kill()?;
+        if self.wait_until_gone(GONE_DEADLINE)? {
+            return Ok(());
+        }
+        Err(Error::Timeout {
+            operation: "ending the virtual machine".to_owned(),
+            seconds: GONE_DEADLINE.as_secs(),
+        })
+    }
+
+    /// Waits until neither the shim nor a process of its VM holds the lock.
+    fn wait_until_gone(&self, limit: Duration) -> Result<bool> {
+        let until = Instant::now() + limit;
+        if let Some(shim) = self.shim()? {
+            let timeout = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: 0 };
+            // Whether it is gone is seen below.
+            let _ = poll(&mut [PollFd::new(&shim, PollFlags::IN)], Some(&timeout));
+        }
+        // QEMU and the daemons are killed when the shim ends; that takes them some milliseconds.
+        while self.is_alive()? {
+            if Instant::now() > until {
+                return Ok(false);
+            }
+            sleep(Duration::from_millis(2));
+        }
+        Ok(true)
+    }
+
+    fn kill(&self) -> Result<()> {
+        let Some(shim) = self.shim()? else { return Ok(()) };
+        match pidfd_send_signal(&shim, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => {
+                Err(Error::failed("cannot kill the VM shim", std::io::Error::from(error)))
+            }
+        }
+    }
+
+    /// The shim's process, if it lives.
+    fn shim(&self) -> Result<Option<OwnedFd>> {
+        let mut text = String::new();
+        let read = File::open(self.dir.join(files::LOCK))
+            .and_then(|mut lock| lock.read_to_string(&mut text));
+        let Some(pid) = read.ok().and_then(|_| text.trim().parse().ok()).and_then(Pid::from_raw)
+        else {
+            return Ok(None);
+        };
+        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(None) };
+        // Held by a VM that lives, the lock file can't be naming a pid that was used again; but a
+        // process of the VM may hold it when the shim itself is gone.
+        let holds = self.is_alive()? && is_shim(pid);
+        Ok(holds.then_some(process))
+    }
+
+    fn ask(&self, operation: &str, request: &Request) -> Result<Answered> {
+        connection::ask(&self.dir, request, &[]).map_err(|error| self.error(operation, error))
+    }
+
+    /// Asks the guest agent.
+    pub(crate) fn ask_guest(
+        &self,
+        operation: &str,
+        id: Option<&ContainerId>,
+        request: guest::Request,
+    ) -> Result<guest::Reply> {
+        let answered = self.ask(operation, &Request::Guest(request))?;
+        check(operation, id, answered.reply)
+    }
+
+    /// Asks the guest agent for something that has no other answer than that it is done.
+    pub(crate) fn done(
+        &self,
+        operation: &str,
+        id: &ContainerId,
+        request: guest::Request,
+    ) -> Result<()> {
+        match self.ask_guest(operation, Some(id), request)? {
+            guest::Reply::Done => Ok(()),
+            reply => Err(unexpected(operation, &Reply::Guest(reply))),
+        }
+    }
+
+    /// Deletes a container in the VM and stops sharing its trees. A VM that is gone has none.
+    pub(crate) fn delete_container(&self, id: &ContainerId) -> Result<()> {
+        let operation = format!("delete container {id} in the virtual machine");
+        let request = Request::DeleteContainer(id.clone());
+        match connection::ask(&self.dir, &request, &[]) {
+            Err(Failed::NoShim | Failed::VmLost(_)) => Ok(()),
+            Err(error) => Err(self.error(&operation, error)),
+            Ok(answered) => match check(&operation, Some(id), answered.reply) {
+                Ok(guest::Reply::Done) | Err(Error::NotFound(_)) => Ok(()),
+                Ok(reply) => Err(unexpected(&operation, &Reply::Guest(reply))),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    fn error(&self, operation: &str, error: Failed) -> Error {
+        match error {
+            Failed::Timeout(allowed) => Error::Timeout {
+                operation: format!("the request to {operation}"),
+                seconds: allowed.as_secs(),
+            },
+            error => Error::failed(format!("cannot {operation}"), error),
+        }
+    }
+
+    /// Whether nothing can be asked of the VM any more, as opposed to an answer not being liked.
+    pub(crate) fn is_gone(&self) -> bool {
+        match connection::ask(&self.dir, &Request::Info, &[]) {
+            Err(Failed::NoShim | Failed::VmLost(_)) => true,
+            Ok(_) | Err(_) => false,
+        }
+    }
+}
+
+/// Whether a process is a VM shim: what it was started as says so.
+fn is_shim(pid: Pid) -> bool {
+    let path = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
+    std::fs::read(path).is_ok_and(|line| line.split(|byte| *byte == 0).nth(1) == Some(b"serve"))
+}
+
+/// The guest agent's answer, with its failure as an error.
+fn check(operation: &str, id: Option<&ContainerId>, reply: Reply) -> Result<guest::Reply> {
+    let failure = match reply {
+        Reply::Guest(guest::Reply::Failed(failure)) | Reply::Failed(failure) => failure,
+        Reply::Guest(reply) => return Ok(reply),
+        reply => return Err(unexpected(operation, &reply)),
+    };
+    match (failure, id) {
+        (Failure::NotFound, Some(id)) => Err(Error::NotFound(id.clone())),
+        (Failure::Unsupported(text), _) => Err(Error::Unsupported(text)),
+        (failure, _) => Err(Error::failed(format!("cannot {operation}"), failure)),
+    }
+}
+
+fn unexpected(operation: &str, reply: &Reply) -> Error {
+    Error::failed(format!("cannot {operation}"), format!("the answer makes no sense: {reply:?}"))
+}

@@ -1,0 +1,233 @@
+//! What runs in the VM: containers, their shared file trees, and their processes.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use oci_spec::runtime::{Mount, Spec};
+use runhcs_compute::ContainerId;
+use runhcs_protocol::guest::{self, Failure, ProcessKey, Reply, Request};
+use runhcs_protocol::shim::{CreateContainer, Info};
+use runhcs_uvm::deadline;
+use tokio::sync::Mutex;
+
+use crate::agent::{Agent, NoReply};
+use crate::lost::Lost;
+use crate::share::{ShareTree, Shared, Tree};
+use crate::vsock::Dialer;
+
+/// A container's trees, as long as it exists. Locked while it is being created or deleted.
+type Slot = Rc<Mutex<Option<Shared>>>;
+
+/// The pod in the VM.
+pub struct Pod {
+    /// The guest agent.
+    pub agent: Agent,
+    /// For streams to the guest agent.
+    pub dialer: Dialer,
+    /// Tells when the VM has ended.
+    pub lost: Lost,
+    /// About the VM.
+    pub info: Info,
+    share: RefCell<ShareTree>,
+    containers: RefCell<HashMap<ContainerId, Slot>>,
+    processes: RefCell<HashMap<ProcessKey, Process>>,
+}
+
+/// A process that can be attached to.
+#[derive(Clone, Copy, Debug)]
+struct Process {
+    terminal: bool,
+    attached: bool,
+}
+
+impl Pod {
+    /// An empty pod.
+    pub fn new(agent: Agent, dialer: Dialer, lost: Lost, info: Info, share: ShareTree) -> Self {
+        Self {
+            agent,
+            dialer,
+            lost,
+            info,
+            share: RefCell::new(share),
+            containers: RefCell::default(),
+            processes: RefCell::default(),
+        }
+    }
+
+    /// Shares a container's trees and creates it in the guest. Undone if it fails.
+    pub async fn create(
+        &self,
+        request: CreateContainer,
+        trees: Vec<std::os::fd::OwnedFd>,
+    ) -> Result<Reply, NoReply> {
+        let CreateContainer { id, mut spec, mounts } = request;
+        let slot = self.containers.borrow_mut().entry(id.clone()).or_default().clone();
+        let result = async {
+            let mut slot = slot.lock().await;
+            if slot.is_some() {
+                return Err(refuse(format!("container {id} exists in the virtual machine")));
+            }
+            let shared = self.share(&mut spec, &mounts, trees)?;
+            let terminal = spec.process().as_ref().and_then(|p| p.terminal()).unwrap_or(false);
+            let create =
+                Request::CreateContainer(Box::new(guest::CreateContainer { id: id.clone(), spec }));
+            match self.agent.call(&create, deadline::of(&create)).await {
+                Ok(reply @ Reply::Process { exec: None, .. }) => {
+                    let key = ProcessKey { container: id.clone(), exec: None };
+                    self.add_process(key, terminal);
+                    *slot = Some(shared);
+                    Ok(reply)
+                }
+                Ok(reply) => Err(unexpected(&reply)),
+                Err(error) => {
+                    if let NoReply::Failed(_) = error {
+                        // It may have been late rather than failed, and still use the trees.
+                        let delete = Request::DeleteContainer(id.clone());
+                        let _ = self.agent.call(&delete, deadline::of(&delete)).await;
+                    }
+                    Err(error)
+                }
+            }
+        }
+        .await;
+        self.forget_if_unused(&id, slot);
+        result
+    }
+
+    /// Deletes a container in the guest, then stops sharing its trees.
+    pub async fn delete(&self, id: &ContainerId) -> Result<Reply, NoReply> {
+        let slot = self.containers.borrow_mut().entry(id.clone()).or_default().clone();
+        let result = async {
+            let mut slot = slot.lock().await;
+            let delete = Request::DeleteContainer(id.clone());
+            match self.agent.call(&delete, deadline::of(&delete)).await {
+                Ok(Reply::Done) | Err(NoReply::Failed(Failure::NotFound)) => {}
+                Ok(reply) => return Err(unexpected(&reply)),
+                Err(error) => return Err(error),
+            }
+            *slot = None;
+            self.processes.borrow_mut().retain(|key, _| key.container != *id);
+            Ok(Reply::Done)
+        }
+        .await;
+        self.forget_if_unused(id, slot);
+        result
+    }
+
+    /// Passes a request on to the agent.
+    pub async fn forward(&self, request: Request) -> Result<Reply, NoReply> {
+        let created = match &request {
+            Request::CreateContainer(_) | Request::DeleteContainer(_) | Request::WaitProcess(_) => {
+                return Err(refuse("the VM shim has a request of its own for this".to_owned()));
+            }
+            Request::CreateProcess(create) => {
+                let terminal = create.process.terminal().unwrap_or(false);
+                Some((create.container.clone(), terminal))
+            }
+            _ => None,
+        };
+        let reply = self.agent.call(&request, deadline::of(&request)).await?;
+        if let Some((container, terminal)) = created {
+            let Reply::Process { exec: exec @ Some(_), .. } = reply else {
+                return Err(unexpected(&reply));
+            };
+            self.add_process(ProcessKey { container, exec }, terminal);
+        }
+        Ok(reply)
+    }
+
+    /// Lets somebody attach to a process, the first who asks. Says whether it has a terminal.
+    pub fn claim(&self, key: &ProcessKey) -> Result<bool, Failure> {
+        match self.processes.borrow_mut().get_mut(key) {
+            None => Err(Failure::NotFound),
+            Some(Process { attached: true, .. }) => {
+                Err(Failure::Other(vec![format!("{key} is attached to already")]))
+            }
+            Some(process) => {
+                process.attached = true;
+                Ok(process.terminal)
+            }
+        }
+    }
+
+    /// Forgets an exec'd process that has ended, here and in the guest.
+    pub async fn forget(&self, key: &ProcessKey) {
+        if key.exec.is_none() {
+            // An init process belongs to its container.
+            return;
+        }
+        self.processes.borrow_mut().remove(key);
+        let delete = Request::DeleteProcess(key.clone());
+        if let Err(NoReply::Failed(error)) = self.agent.call(&delete, deadline::of(&delete)).await {
+            tracing::warn!(%key, %error, "the guest agent doesn't forget a process");
+        }
+    }
+
+    fn add_process(&self, key: ProcessKey, terminal: bool) {
+        self.processes.borrow_mut().insert(key, Process { terminal, attached: false });
+    }
+
+    /// Attaches the trees and puts the guest's paths into the spec.
+    fn share(
+        &self,
+        spec: &mut Spec,
+        mounts: &[usize],
+        trees: Vec<std::os::fd::OwnedFd>,
+    ) -> Result<Shared, NoReply> {
+        let malformed = |what: &str| refuse(format!("malformed request: {what}"));
+        if trees.len() != mounts.len() + 1 {
+            return Err(malformed("the number of descriptors doesn't match the mounts"));
+        }
+        let mut trees = trees.into_iter();
+        let rootfs = trees.next().ok_or_else(|| malformed("no root file system"))?;
+        let rootfs = Tree { mount: rootfs, read_only: false };
+        let mut shared_mounts = Vec::new();
+        for (index, mount) in mounts.iter().zip(trees) {
+            let entry = spec.mounts().as_ref().and_then(|mounts| mounts.get(*index));
+            let entry = entry.ok_or_else(|| malformed("no such mount"))?;
+            shared_mounts.push(Tree { mount, read_only: is_read_only(entry) });
+        }
+        let shared = self
+            .share
+            .borrow_mut()
+            .attach(rootfs, shared_mounts)
+            .map_err(|error| NoReply::Failed(Failure::from_error(error.as_ref())))?;
+        let root = spec.root_mut().as_mut().ok_or_else(|| malformed("the spec has no root"))?;
+        root.set_path(shared.guest_rootfs());
+        if let Some(entries) = spec.mounts_mut() {
+            for (index, source) in mounts.iter().zip(shared.guest_mounts()) {
+                if let Some(entry) = entries.get_mut(*index) {
+                    entry.set_source(Some(source));
+                }
+            }
+        }
+        Ok(shared)
+    }
+
+    fn forget_if_unused(&self, id: &ContainerId, slot: Slot) {
+        let empty = slot.try_lock().is_ok_and(|shared| shared.is_none());
+        // The map's, and ours.
+        if empty && Rc::strong_count(&slot) == 2 {
+            self.containers.borrow_mut().remove(id);
+        }
+    }
+}
+
+/// Whether the options of a mount make it read-only. Of contradicting ones the last counts
+/// (mount(8)).
+fn is_read_only(mount: &Mount) -> bool {
+    let options = mount.options().as_deref().unwrap_or_default();
+    let last =
+        options.iter().rev().find(|option| matches!(option.as_str(), "ro" | "rw" | "rro" | "rrw"));
+    last.is_some_and(|option| matches!(option.as_str(), "ro" | "rro"))
+}
+
+fn refuse(message: String) -> NoReply {
+    NoReply::Failed(Failure::Other(vec![message]))
+}
+
+fn unexpected(reply: &Reply) -> NoReply {
+    tracing::warn!(?reply, "the guest agent's answer makes no sense");
+    refuse("the guest agent's answer makes no sense".to_owned())
+}

@@ -1,0 +1,107 @@
+//! QEMU's command line and the guest kernel's. Figures are in `docs/decisions/0002-microvm.md`.
+
+use std::ffi::OsString;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
+use runhcs_protocol::SHARE_TAG;
+use runhcs_spec::{Machine, VmOptions};
+use runhcs_uvm::Launch;
+
+use super::accelerator::Usable;
+use super::timestamp;
+
+/// QEMU's ends of the sockets it is started with.
+#[derive(Debug)]
+pub struct Sockets {
+    /// The serial console.
+    pub console: UnixStream,
+    /// The monitor (QMP).
+    pub monitor: UnixStream,
+    /// The vsock device (vhost-user).
+    pub vsock: UnixStream,
+    /// The virtiofs daemon (vhost-user).
+    pub virtiofs: UnixStream,
+}
+
+/// QEMU's arguments.
+pub fn arguments(launch: &Launch, accelerator: Usable, sockets: &Sockets) -> Vec<OsString> {
+    let options = &launch.options;
+    let mut arguments: Vec<OsString> = Vec::new();
+    let mut push = |arguments_of: &[&str]| arguments.extend(arguments_of.iter().map(Into::into));
+
+    // Nothing but what is asked for here.
+    push(&["-nodefaults", "-no-user-config", "-display", "none"]);
+    push(&["-name", &format!("guest={}@vm", launch.host_id)]);
+    // A guest that panics or restarts ends its VM.
+    push(&["-no-reboot"]);
+    push(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
+
+    push(&["-machine", machine(options)]);
+    push(&["-accel", accelerator.name()]);
+    push(&["-cpu", accelerator.cpu(), "-smp", &options.vcpus.to_string()]);
+    let size = format!("{}M", options.memory_mib);
+    // Shared, because the vsock device and the virtiofs daemon read and write the guest's memory.
+    let memory = format!("memory-backend-memfd,id=memory,size={size},share=on");
+    push(&["-m", &size, "-object", &memory]);
+
+    for (name, socket) in [
+        ("console", &sockets.console),
+        ("monitor", &sockets.monitor),
+        ("vsock", &sockets.vsock),
+        ("virtiofs", &sockets.virtiofs),
+    ] {
+        push(&["-chardev", &format!("socket,id={name},fd={}", socket.as_raw_fd())]);
+    }
+    push(&["-serial", "chardev:console"]);
+    push(&["-mon", "chardev=monitor,mode=control"]);
+    let bus = match options.machine {
+        Machine::Microvm => "device",
+        Machine::Q35 => "pci",
+    };
+    push(&["-device", &format!("vhost-user-vsock-{bus},chardev=vsock")]);
+    // A deep queue: each open file of a busy pod may have a request under way.
+    push(&[
+        "-device",
+        &format!("vhost-user-fs-{bus},chardev=virtiofs,tag={SHARE_TAG},queue-size=1024"),
+    ]);
+
+    push(&["-append", &kernel_command_line(options, accelerator)]);
+    arguments.extend(["-kernel".into(), options.kernel.clone().into_os_string()]);
+    arguments.extend(["-initrd".into(), options.initramfs.clone().into_os_string()]);
+    arguments
+}
+
+fn machine(options: &VmOptions) -> &'static str {
+    match options.machine {
+        // Without the timer and the interrupt controller of the first PC: Linux uses its APIC, and
+        // gets the time stamp counter's frequency from its command line or from KVM.
+        Machine::Microvm => "microvm,pit=off,pic=off,rtc=on,isa-serial=on,memory-backend=memory",
+        Machine::Q35 => "q35,memory-backend=memory",
+    }
+}
+
+fn kernel_command_line(options: &VmOptions, accelerator: Usable) -> String {
+    let mut words = vec![
+        "console=ttyS0".to_owned(),
+        "quiet".to_owned(),
+        // Restart at once, which `-no-reboot` makes QEMU's end.
+        "panic=-1".to_owned(),
+        "reboot=t".to_owned(),
+        // There is nobody to wait for at boot who would bring entropy.
+        "random.trust_cpu=on".to_owned(),
+        "no_timer_check".to_owned(),
+        "cryptomgr.notests".to_owned(),
+    ];
+    if accelerator == Usable::Tcg {
+        // The guest's processor is a program; it doesn't speculate.
+        words.push("mitigations=off".to_owned());
+        // TCG's time stamp counter is the host's. Measuring it against an emulated timer takes
+        // time, and on a busy host it fails and the guest hangs.
+        if let Some(khz) = timestamp::frequency_khz() {
+            words.push(format!("tsc_early_khz={khz}"));
+        }
+    }
+    words.push(options.kernel_args.clone());
+    words.join(" ").trim_end().to_owned()
+}

@@ -1,0 +1,60 @@
+//! The last lines of a stream, for error messages.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How much is kept, in bytes.
+const KEPT: usize = 4096;
+
+/// Keeps the end of what is written to it. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Tail(Arc<Mutex<VecDeque<u8>>>);
+
+impl Tail {
+    /// Takes more of the stream.
+    pub fn push(&self, data: &[u8]) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.extend(&data[data.len().saturating_sub(KEPT)..]);
+        let excess = kept.len().saturating_sub(KEPT);
+        kept.drain(..excess);
+    }
+
+    /// Up to `count` of the last lines. Holds nothing that a terminal would act on: the text is
+    /// the guest's, and is going to be shown to its owner.
+    pub fn lines(&self, count: usize) -> Vec<String> {
+        let kept: Vec<u8> =
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        let text = String::from_utf8_lossy(&kept);
+        let mut lines: Vec<String> = text
+            .lines()
+            .map(|line| line.chars().filter(|c| !c.is_control()).collect::<String>())
+            .map(|line| line.trim_end().to_owned())
+            .filter(|line| !line.is_empty())
+            .collect();
+        lines.drain(..lines.len().saturating_sub(count));
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_end_only() {
+        let tail = Tail::default();
+        for n in 0..10_000 {
+            tail.push(format!("line {n}\r\n").as_bytes());
+        }
+        assert_eq!(tail.lines(2), ["line 9998", "line 9999"]);
+        tail.push(&vec![b'x'; 100_000]);
+        assert_eq!(tail.lines(9), ["x".repeat(KEPT)]);
+    }
+
+    #[test]
+    fn is_safe_to_show() {
+        let tail = Tail::default();
+        tail.push(b"\n\n\x1b]0;title\x07\x1b[31mred\xff\n");
+        assert_eq!(tail.lines(5), ["]0;title[31mred\u{fffd}"]);
+    }
+}

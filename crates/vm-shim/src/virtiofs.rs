@@ -1,0 +1,160 @@
+//! The virtiofs daemon: serves the share tree to the guest, from a process of its own that sees
+//! nothing else.
+//!
+//! Files keep the owners, modes and attributes they have on the host: the guest's users are the
+//! host's. So the daemon has the capabilities that root has over files, and no others.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use vhost::vhost_user::{Error as VhostError, Listener};
+use vhost_user_backend::{Error as DaemonError, VhostUserDaemon};
+use virtiofsd::passthrough::{CachePolicy, Config, PassthroughFs};
+use virtiofsd::vhost_user::VhostUserFsBackendBuilder;
+use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+
+use crate::inherit::Inherit;
+use crate::{daemon, log, share};
+
+/// How long the guest may use what it knows of a file before it asks again. What the host changes
+/// in a volume is seen within this time.
+const CACHE: Duration = Duration::from_secs(1);
+
+/// Descriptors that the guest can't use up, in addition to one per region of guest memory.
+const RESERVED_DESCRIPTORS: u64 = 1024;
+
+/// What root may do with files it doesn't own.
+const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID);
+
+/// The arguments of the daemon's process.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// A socket that listens and has a connection waiting.
+    #[arg(long)]
+    listener: RawFd,
+    /// The tree to serve.
+    #[arg(long)]
+    share: PathBuf,
+    #[command(flatten)]
+    log: log::Options,
+}
+
+/// Starts the daemon. `lock` is held by it until it ends.
+///
+/// # Errors
+/// If its process can't be started.
+pub fn spawn(
+    share: &Path,
+    private_dir: &Path,
+    log: &log::Options,
+    lock: Inherit<'_>,
+) -> anyhow::Result<(Child, UnixStream)> {
+    let (listener, qemu) = waiting_connection(&private_dir.join("virtiofs"))?;
+    let listener_fd = Inherit::new(&listener)?;
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg("virtiofs")
+        .arg(format!("--listener={}", listener.as_raw_fd()))
+        .arg("--share")
+        .arg(share)
+        .args(log.arguments())
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    daemon::die_with_us(&mut command);
+    let child = command.spawn().context("cannot start the virtiofs daemon")?;
+    drop((listener_fd, lock));
+    Ok((child, qemu))
+}
+
+/// A listening socket at `path` with one connection, which is the second result. The path is gone
+/// again when this returns.
+pub fn waiting_connection(path: &Path) -> anyhow::Result<(UnixListener, UnixStream)> {
+    let context = || format!("cannot make the socket {}", path.display());
+    let listener = UnixListener::bind(path).with_context(context)?;
+    let connection = UnixStream::connect(path).with_context(context)?;
+    std::fs::remove_file(path).with_context(context)?;
+    Ok((listener, connection))
+}
+
+/// The daemon's process. Returns when QEMU hangs up.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    log::init(&options.log)?;
+    ensure!(options.listener > 2, "descriptor {} is not a listener", options.listener);
+    // SAFETY: nothing in this process owns a descriptor yet but standard input, output and error.
+    let listener = unsafe { OwnedFd::from_raw_fd(options.listener) };
+    let listener = UnixListener::from(listener);
+    let proc_fds = File::open("/proc/self/fd").context("cannot open /proc/self/fd")?;
+
+    share::confine_to(&options.share)?;
+    // The guest says what mode a new file gets.
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let descriptors = virtiofsd::limits::setup_rlimit_nofile(None)
+        .map_err(|error| anyhow::anyhow!("cannot raise the limit of open files: {error}"))?;
+    let guest_fd_limit = descriptors
+        .checked_sub(RESERVED_DESCRIPTORS)
+        .with_context(|| format!("the limit of {descriptors} open files is too low"))?;
+    drop_capabilities().context("cannot drop capabilities")?;
+
+    let fs = PassthroughFs::new(Config {
+        entry_timeout: CACHE,
+        attr_timeout: CACHE,
+        cache_policy: CachePolicy::Auto,
+        root_dir: "/".to_owned(),
+        xattr: true,
+        proc_sfd_rawfd: Some(proc_fds),
+        // Each mount gets a device number of its own in the guest, as it has on the host.
+        announce_submounts: true,
+        guest_fd_limit,
+        ..Config::default()
+    })
+    .context("cannot open the share tree")?;
+    let backend = VhostUserFsBackendBuilder::default()
+        .build(fs)
+        .map_err(|error| anyhow::anyhow!("cannot make the virtiofs device: {error}"))?;
+    let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
+    let mut daemon = VhostUserDaemon::new("virtiofs".to_owned(), Arc::new(backend), memory)
+        .map_err(|error| anyhow::anyhow!("cannot make the virtiofs device: {error}"))?;
+    let mut listener = Listener::from(listener);
+    daemon
+        .start(&mut listener)
+        .map_err(|error| anyhow::anyhow!("cannot serve the virtiofs device: {error}"))?;
+    match daemon.wait() {
+        Ok(())
+        | Err(DaemonError::HandleRequest(VhostError::Disconnected | VhostError::PartialMessage)) => {
+            Ok(())
+        }
+        Err(error) => Err(anyhow::anyhow!("the virtiofs device failed: {error}")),
+    }
+}
+
+fn drop_capabilities() -> rustix::io::Result<()> {
+    rustix::thread::set_no_new_privs(true)?;
+    for capability in CapabilitySet::all().difference(CAPABILITIES).iter() {
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            // A capability that this kernel doesn't have.
+            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let sets = CapabilitySets {
+        effective: CAPABILITIES,
+        permitted: CAPABILITIES,
+        inheritable: CapabilitySet::empty(),
+    };
+    rustix::thread::set_capabilities(None, sets)
+}
