@@ -1,6 +1,7 @@
 //! The line between the creating process and the container's init while it is being set up.
 
 use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use runhcs_compute::{Error, Result};
@@ -14,6 +15,12 @@ const FAILED: u8 = b'f';
 /// One end of the line.
 #[derive(Debug)]
 pub(crate) struct Channel(UnixStream);
+
+impl AsRawFd for Channel {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
 
 impl Channel {
     pub(crate) fn pair() -> Result<(Self, Self)> {

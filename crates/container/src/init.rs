@@ -1,7 +1,7 @@
 //! What a container's init process does between being cloned and becoming the program. Every step
 //! is in the order in which the kernel allows it; read it from top to bottom.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use runhcs_compute::{Error, Result, Status};
@@ -20,6 +20,7 @@ pub(crate) struct Inherited {
 
 /// Sets up the container, waits for `start` and becomes the program. Never returns.
 pub(crate) fn run(plan: &mut Plan<'_>, mut inherited: Inherited) -> ! {
+    close_others(plan, &inherited);
     let outcome = set_up(plan, &mut inherited).and_then(|path| {
         // From here on the creating process may be gone: the FIFO is the line.
         inherited.channel.go(0)?;
@@ -41,6 +42,15 @@ pub(crate) fn run(plan: &mut Plan<'_>, mut inherited: Inherited) -> ! {
     };
     barrier::report(line, &error);
     exit()
+}
+
+fn close_others(plan: &Plan<'_>, inherited: &Inherited) {
+    let joined = inherited.joined.iter().map(|(_, _, namespace)| namespace.as_raw_fd());
+    let stdio = plan.options.stdio.iter().flat_map(|s| [&s.stdin, &s.stdout, &s.stderr]);
+    let console = plan.options.console_socket.iter();
+    let keep = [inherited.channel.as_raw_fd(), inherited.fifo.as_raw_fd()].into_iter();
+    let keep = keep.chain(joined).chain(stdio.chain(console).map(AsRawFd::as_raw_fd)).collect();
+    program::close_all_but(keep, plan.options.preserve_fds);
 }
 
 /// Everything up to the point where only `start` is missing. Returns the program's path.

@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Process;
@@ -145,6 +146,27 @@ pub(crate) fn close_on_exec(preserved: u32) -> Result<()> {
         return Ok(());
     }
     Err(std::io::Error::last_os_error()).context(|| "mark descriptors close-on-exec".into())
+}
+
+/// Closes every descriptor but stdio, the preserved ones and those in `keep`: a container's init
+/// may wait for `start` for a long time, and would hold open whatever its creator had open (the
+/// ends of other containers' pipes among them).
+pub(crate) fn close_all_but(mut keep: Vec<RawFd>, preserved: u32) {
+    keep.sort_unstable();
+    let mut first = 3 + preserved;
+    for fd in keep.into_iter().map(|fd| fd as u32).filter(|fd| *fd >= 3 + preserved) {
+        close_range(first, fd.saturating_sub(1));
+        first = fd + 1;
+    }
+    close_range(first, u32::MAX);
+}
+
+fn close_range(first: u32, last: u32) {
+    if first <= last {
+        // SAFETY: this process is a fresh copy of its creator and goes on with descriptors of
+        // `keep` only; the creator's objects that own the others are never used or dropped here.
+        unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    }
 }
 
 /// Gives the process a session keyring of its own; the caller's holds the caller's keys

@@ -8,7 +8,8 @@ use runhcs_protocol::frame;
 use runhcs_protocol::guest::Failure;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::AsyncReadExt;
+
+use crate::requests;
 
 /// Runs `call` in a child and returns its result. The child's own children become the agent's when
 /// the child ends.
@@ -29,21 +30,22 @@ pub async fn run<T: Serialize + DeserializeOwned>(
     // The call's arguments (the container's ends of pipes among them) live on in the child only.
     drop(call);
     drop(writer);
-    let mut text = Vec::new();
     let failed = |error: std::io::Error| Failure::from_error(&error);
-    let receiver = tokio::net::unix::pipe::Receiver::from_owned_fd(reader).map_err(failed)?;
-    receiver.take(frame::MAX_REPLY as u64).read_to_end(&mut text).await.map_err(failed)?;
-    if text.is_empty() {
-        return Err(Failure::Other(vec!["the engine's process ended without a word".into()]));
+    let mut receiver = tokio::net::unix::pipe::Receiver::from_owned_fd(reader).map_err(failed)?;
+    // A frame, not all until the end: a container's waiting init may hold the pipe open.
+    let result = requests::read::<Result<T, Failure>>(&mut receiver, frame::MAX_REPLY).await;
+    match result {
+        Ok(Some(outcome)) => outcome,
+        Ok(None) => Err(Failure::Other(vec!["the engine's process ended without a word".into()])),
+        Err(error) => Err(Failure::Other(error.chain().map(ToString::to_string).collect())),
     }
-    frame::decode::<Result<T, Failure>>(&text).map_err(|error| Failure::from_error(&error))?
 }
 
 /// Never returns into the agent's code.
 fn child<T: Serialize>(writer: OwnedFd, call: impl FnOnce() -> Result<T, Error>) -> ! {
     let outcome = call().map_err(|error| failure(&error));
-    if let Ok(text) = serde_json::to_vec(&outcome) {
-        let _ = std::fs::File::from(writer).write_all(&text);
+    if let Ok(frame) = frame::encode(&outcome) {
+        let _ = std::fs::File::from(writer).write_all(&frame);
     }
     // SAFETY: _exit(2) has no preconditions; nothing of the agent's is flushed or freed twice.
     unsafe { libc::_exit(0) }
