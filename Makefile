@@ -1,0 +1,69 @@
+# Entry points for people. `make` alone lists them.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+STATIC := target/$(HOST)/release
+IMAGE := target/guest-image
+
+# The command and the agent are static: the one starts faster, the other has no libraries.
+# libcap-ng, which the VM shim uses, does not work in static programs, so the shim is dynamic.
+static_cargo = RUSTFLAGS='-C target-feature=+crt-static' LIBSECCOMP_LINK_TYPE=static \
+	LIBSECCOMP_LIB_PATH=/usr/lib/$(shell uname -m)-linux-gnu cargo
+
+.PHONY: help setup build agent guest-image demo test bench install uninstall clean
+
+help:
+	@echo 'make demo       install what is needed, build, and show containers of both kinds'
+	@echo 'make test       install what is needed and run every check and test'
+	@echo 'make build      build the programs for release'
+	@echo 'make guest-image  make the utility VM image in $(IMAGE)'
+	@echo 'make bench      compare with runc, crun and a bare QEMU'
+	@echo 'make install    install to $(PREFIX)'
+	@echo 'make uninstall  remove what install installed'
+	@echo 'make clean      remove what was built'
+
+setup:
+	@scripts/setup
+
+build: setup agent
+	$(static_cargo) build --release --target $(HOST) -p runhcs
+	cargo build --release -p runhcs-vm-shim -p runhcs-guest-image
+
+agent: setup
+	$(static_cargo) build --release --target $(HOST) -p runhcs-guest-agent
+
+guest-image: build
+	target/release/runhcs-guest-image build --agent $(STATIC)/runhcs-guest-agent --output $(IMAGE)
+
+demo: guest-image
+	@scripts/demo $(STATIC)/runhcs target/release/runhcs-vm-shim $(IMAGE)
+
+# Tests run the programs of the development profile, in which failures can be injected.
+test: setup agent
+	cargo fmt --check
+	cargo clippy --workspace --all-targets --features runhcs/fault-injection -- -D warnings
+	cargo build --workspace --features runhcs/fault-injection
+	target/debug/runhcs-guest-image build --agent $(STATIC)/runhcs-guest-agent --output $(IMAGE)
+	cargo test --workspace --features runhcs/fault-injection
+	scripts/deny
+
+bench: guest-image
+	@benches/compare $(STATIC)/runhcs target/release/runhcs-vm-shim $(IMAGE)
+
+install:
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(STATIC)/runhcs target/release/runhcs-vm-shim \
+		target/release/runhcs-guest-image
+	ln -sf runhcs $(DESTDIR)$(PREFIX)/bin/runhcs-vm
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/share/runhcs $(STATIC)/runhcs-guest-agent
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/runhcs $(IMAGE)/vmlinux $(IMAGE)/initramfs.img
+	test -e $(DESTDIR)/etc/runhcs/config.toml || \
+		install -D -m 644 config/config.toml $(DESTDIR)/etc/runhcs/config.toml
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/runhcs $(DESTDIR)$(PREFIX)/bin/runhcs-vm \
+		$(DESTDIR)$(PREFIX)/bin/runhcs-vm-shim $(DESTDIR)$(PREFIX)/bin/runhcs-guest-image
+	rm -rf $(DESTDIR)$(PREFIX)/share/runhcs
+
+clean:
+	cargo clean
