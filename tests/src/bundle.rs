@@ -1,0 +1,122 @@
+//! Bundles with a real root file system.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::{Harness, binary};
+
+const APPLETS: [&str; 24] = [
+    "sh",
+    "cat",
+    "echo",
+    "sleep",
+    "id",
+    "hostname",
+    "uname",
+    "ls",
+    "wc",
+    "sha256sum",
+    "mount",
+    "touch",
+    "test",
+    "true",
+    "false",
+    "head",
+    "stty",
+    "tty",
+    "httpd",
+    "wget",
+    "readlink",
+    "kill",
+    "grep",
+    "ulimit",
+];
+
+/// A bundle in the test's own directory.
+#[derive(Debug)]
+pub struct Bundle {
+    path: PathBuf,
+    config: Value,
+}
+
+impl Bundle {
+    /// A bundle that runs a program in a busybox root.
+    pub fn new(harness: &Harness, name: &str, program: &[&str]) -> Self {
+        let path = harness.path(name);
+        for directory in ["bin", "dev", "proc", "sys", "tmp", "etc"] {
+            std::fs::create_dir_all(path.join("rootfs").join(directory)).unwrap();
+        }
+        let busybox = path.join("rootfs/bin/busybox");
+        // A copy made by a child: no descriptor of ours is open for writing when a test that runs
+        // at the same time forks, which would keep the program from being executed.
+        let copied = Command::new("cp").arg("/bin/busybox").arg(&busybox).status();
+        assert!(copied.unwrap().success(), "busybox-static is installed by `make test`");
+        for applet in APPLETS {
+            let link = path.join("rootfs/bin").join(applet);
+            std::os::unix::fs::symlink("busybox", link).unwrap();
+        }
+        Self::with_root(harness, path, program)
+    }
+
+    /// A bundle with a root that exists at `path`/rootfs.
+    pub fn with_root(harness: &Harness, path: PathBuf, program: &[&str]) -> Self {
+        let _ = std::fs::remove_file(path.join("config.json"));
+        let spec = Command::new(binary("runhcs")).arg("spec").arg("--bundle").arg(&path).status();
+        assert!(spec.unwrap().success());
+        let text = std::fs::read_to_string(path.join("config.json")).unwrap();
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        config["process"]["args"] = json!(program);
+        config["process"]["terminal"] = json!(false);
+        config["root"]["readonly"] = json!(false);
+        config["linux"]["cgroupsPath"] =
+            json!(format!("/runhcs-e2e/{}/{}", harness.token, name(&path)));
+        let bundle = Self { path, config };
+        bundle.save();
+        bundle
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Changes its configuration.
+    pub fn edit(mut self, change: impl FnOnce(&mut Value)) -> Self {
+        change(&mut self.config);
+        self.save();
+        self
+    }
+
+    /// Makes it a pod's sandbox, or a container of the pod.
+    pub fn in_pod(self, kind: &str, sandbox: &str) -> Self {
+        self.edit(|config| {
+            config["annotations"] = json!({
+                "io.kubernetes.cri.container-type": kind,
+                "io.kubernetes.cri.sandbox-id": sandbox
+            });
+        })
+    }
+
+    /// Joins another container's namespaces by the path that CRI runtimes give.
+    pub fn join(self, pid: &Value, kinds: &[(&str, &str)]) -> Self {
+        self.edit(|config| {
+            for namespace in config["linux"]["namespaces"].as_array_mut().unwrap() {
+                let kind = namespace["type"].as_str().unwrap().to_owned();
+                if let Some((_, file)) = kinds.iter().find(|(name, _)| *name == kind) {
+                    namespace["path"] = json!(format!("/proc/{pid}/ns/{file}"));
+                }
+            }
+        })
+    }
+
+    fn save(&self) {
+        let text = serde_json::to_string_pretty(&self.config).unwrap();
+        std::fs::write(self.path.join("config.json"), text).unwrap();
+    }
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name().unwrap().to_str().unwrap()
+}

@@ -1,0 +1,103 @@
+//! What a test left: processes, mounts, control groups, sockets, state, temporary files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::Harness;
+
+/// What is left. Processes that were killed may take a moment to be gone.
+pub fn find(harness: &Harness) -> Vec<String> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let left = look(harness);
+        if left.is_empty() || Instant::now() > deadline {
+            return left;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn look(harness: &Harness) -> Vec<String> {
+    let mut left: Vec<String> = processes(harness)
+        .into_iter()
+        .map(|(pid, what)| format!("process {pid}: {what}"))
+        .collect();
+    let token = &harness.token;
+    for (what, file) in [("mount", "/proc/self/mountinfo"), ("socket", "/proc/net/unix")] {
+        let text = fs::read_to_string(file).unwrap();
+        left.extend(text.lines().filter(|l| l.contains(token)).map(|l| format!("{what}: {l}")));
+    }
+    left.extend(groups(harness).iter().map(|path| format!("cgroup {}", path.display())));
+    for entry in fs::read_dir(harness.root()).into_iter().flatten().flatten() {
+        let internal = entry.file_name().to_string_lossy().starts_with('~');
+        let empty = fs::read_dir(entry.path()).is_ok_and(|mut entries| entries.next().is_none());
+        if !(internal && empty) {
+            left.push(format!("state {}", entry.path().display()));
+        }
+    }
+    for entry in fs::read_dir(harness.path("tmp")).into_iter().flatten().flatten() {
+        left.push(format!("temporary file {}", entry.path().display()));
+    }
+    left.extend(namespaces().into_iter().map(|name| format!("named network namespace {name}")));
+    left
+}
+
+/// Kills and removes what can be, so that a failed test doesn't disturb others.
+pub fn clean(harness: &Harness) {
+    let _ = std::process::Command::new("true").status();
+    for entry in fs::read_dir(harness.root()).into_iter().flatten().flatten() {
+        let id = entry.file_name().to_string_lossy().into_owned();
+        if !id.starts_with('~') {
+            let _ = harness.command(&["delete", "--force", &id]).output();
+        }
+    }
+    for (pid, _) in processes(harness) {
+        let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+    }
+}
+
+/// Processes that the test's commands started: they have its token in their environment or on
+/// their command line. Those that have ended and wait for their parent don't count.
+fn processes(harness: &Harness) -> Vec<(u32, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+        if pid == std::process::id() {
+            continue;
+        }
+        let read = |name: &str| {
+            let bytes = fs::read(entry.path().join(name)).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).replace('\0', " ")
+        };
+        let (command, environment) = (read("cmdline"), read("environ"));
+        let zombie = read("stat").rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'));
+        if !zombie && (command.contains(&harness.token) || environment.contains(&harness.token)) {
+            found.push((pid, command));
+        }
+    }
+    found
+}
+
+/// Control groups below the test's own name, in every hierarchy.
+fn groups(harness: &Harness) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    for hierarchy in hierarchies.chain([root.to_owned()]) {
+        let own = hierarchy.join("runhcs-e2e").join(&harness.token);
+        let below = fs::read_dir(&own).into_iter().flatten().flatten();
+        found.extend(below.map(|entry| entry.path()).filter(|path| path.is_dir()));
+        // The parents were made on the way to the container's group, and are the test's.
+        let _ = fs::remove_dir(&own);
+        let _ = fs::remove_dir(hierarchy.join("runhcs-e2e"));
+    }
+    found
+}
+
+/// Named network namespaces; the tests make none.
+fn namespaces() -> Vec<String> {
+    let entries = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with("runhcs")).collect()
+}

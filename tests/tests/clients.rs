@@ -1,0 +1,105 @@
+//! Real clients, and real root file systems.
+
+use std::process::Command;
+
+use runhcs_tests::{Bundle, Harness, Isolation, binary, in_both, target};
+
+/// Podman with storage of the test's own.
+fn podman(h: &Harness, arguments: &[&str]) -> Command {
+    // A machine that may not raise limits can't have Podman's default ones.
+    let config = h.path("containers.conf");
+    let limits = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n";
+    std::fs::write(&config, limits).unwrap();
+    let mut command = Command::new("podman");
+    command.arg("--root").arg(h.path("storage")).arg("--runroot").arg(h.path("runroot"));
+    command.args([
+        "--cgroup-manager",
+        "cgroupfs",
+        "--storage-driver",
+        "vfs",
+        "--events-backend",
+        "file",
+    ]);
+    command.arg("--tmpdir").arg(h.path("podman-tmp")).arg("--runtime").arg(binary("runhcs"));
+    command.arg("--runtime-flag").arg(format!("root={}", h.root().display()));
+    command.args(arguments).env("CONTAINERS_CONF", config);
+    command
+}
+
+#[test]
+fn podman_works_unchanged() {
+    Harness::run(Isolation::Process, "podman", |h| {
+        let bundle = Bundle::new(h, "box", &["true"]);
+        let rootfs = bundle.path().join("rootfs");
+        let rootfs = rootfs.to_str().unwrap();
+        let run = |before: &[&str], after: &[&str]| {
+            let all = [before, &["--network", "none", "--rootfs", rootfs], after].concat();
+            h.finish(podman(h, &all))
+        };
+        let hello = run(&["run", "--rm"], &["sh", "-c", "echo hello; exit 7"]);
+        assert_eq!((hello.code, hello.stdout.as_str()), (7, "hello\n"), "{hello:?}");
+        run(&["run", "-d", "--name", "box"], &["sleep", "1000"]).ok();
+        let exec = h.finish(podman(h, &["exec", "box", "sh", "-c", "echo inside; exit 9"]));
+        assert_eq!((exec.code, exec.stdout.as_str()), (9, "inside\n"), "{exec:?}");
+        let top = h.finish(podman(h, &["ps", "--format", "{{.Names}} {{.State}}"])).ok();
+        assert_eq!(top.stdout, "box running\n");
+        h.finish(podman(h, &["pause", "box"])).ok();
+        h.finish(podman(h, &["unpause", "box"])).ok();
+        h.finish(podman(h, &["kill", "box"])).ok();
+        h.finish(podman(h, &["rm", "--force", "--time", "0", "box"])).ok();
+        let missing = run(&["run", "--rm"], &["no-such-program"]);
+        assert_eq!(missing.code, 127, "{missing:?}");
+        assert!(missing.stderr.contains("executable file not found"), "{missing:?}");
+        h.finish(podman(h, &["system", "reset", "--force"])).ok();
+    });
+}
+
+/// A Debian root, made once.
+fn debian() -> std::path::PathBuf {
+    static MADE: std::sync::OnceLock<std::path::PathBuf> = std::sync::OnceLock::new();
+    MADE.get_or_init(|| {
+        let root = target().join("test-rootfs/debian");
+        if !root.join("etc/debian_version").exists() || root.join("debootstrap").exists() {
+            let _ = std::fs::remove_dir_all(&root);
+            std::fs::create_dir_all(root.parent().unwrap()).unwrap();
+            let made = Command::new("debootstrap")
+                .args(["--variant=minbase", "bookworm"])
+                .arg(&root)
+                .output();
+            let made = made.expect("debootstrap is installed by `make test`");
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
+        }
+        root
+    })
+    .clone()
+}
+
+in_both!(a_debian_root_runs, |h: &Harness| {
+    let directory = h.path("debian");
+    std::fs::create_dir(&directory).unwrap();
+    std::os::unix::fs::symlink(debian(), directory.join("rootfs")).unwrap();
+    let script = "cat /etc/debian_version | grep -c '^12'; dpkg --audit && ls -l /bin/bash | wc -l; perl -e 'print 6*7, \"\\n\"'";
+    let root = debian();
+    let bundle = Bundle::with_root(h, directory, &["bash", "-c", script]).edit(|config| {
+        config["root"]["path"] = serde_json::json!(root);
+        config["root"]["readonly"] = serde_json::json!(true);
+    });
+    let run = h.new_container(&["run"], &bundle, "debian").ok();
+    assert_eq!(run.stdout, "1\n1\n42\n", "{run:?}");
+});
+
+#[test]
+fn versions_features_and_specs_are_what_clients_expect() {
+    Harness::run(Isolation::Process, "versions", |h| {
+        let version = h.runhcs(&["--version"]).ok().stdout;
+        assert!(version.starts_with("runhcs 0.") && version.contains("\nspec: 1."), "{version}");
+        let features = h.runhcs(&["features"]).ok().stdout;
+        let features: serde_json::Value = serde_json::from_str(&features).unwrap();
+        assert_eq!(features["linux"]["cgroup"]["v2"], true);
+        let bundle = h.path("new");
+        std::fs::create_dir(&bundle).unwrap();
+        h.runhcs(&["spec", "--bundle", bundle.to_str().unwrap()]).ok();
+        assert!(bundle.join("config.json").exists());
+        h.runhcs(&["spec", "--bundle", bundle.to_str().unwrap()]).refused("config.json");
+    });
+}
