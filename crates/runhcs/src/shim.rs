@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use runhcs_compute::ContainerId;
@@ -18,6 +18,9 @@ use crate::terminal;
 
 /// What a shim writes when it has attached to its process; anything else is its error.
 const READY: &[u8] = b"\0OK\0";
+
+/// The exit code of a process that was lost with its VM: that of one that was killed.
+const KILLED: u8 = 137;
 
 /// What a shim is to stand for.
 #[derive(Debug)]
@@ -32,38 +35,9 @@ pub struct Target {
     pub console_socket: Option<PathBuf>,
 }
 
-/// A shim that is killed unless it is kept.
-#[derive(Debug)]
-pub struct Launched(Option<Child>);
-
-impl Launched {
-    /// No shim yet.
-    pub fn none() -> Self {
-        Self(None)
-    }
-
-    /// Its pid.
-    pub fn pid(&self) -> Result<u32> {
-        Ok(self.0.as_ref().context("there is no container shim")?.id())
-    }
-
-    /// Lets it go on. It stays a child, to be waited for by who wants its exit code.
-    pub fn keep(mut self) {
-        self.0.take();
-    }
-}
-
-impl Drop for Launched {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.0.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-/// Starts a shim with this process's stdio and waits until it has attached to its process.
-pub fn launch(globals: &Globals, target: &Target, log: Option<&PathBuf>) -> Result<Launched> {
+/// Starts a shim with this process's stdio, waits until it has attached to its process, and returns
+/// its pid. It stays a child, to be waited for by who wants its exit code.
+pub fn launch(globals: &Globals, target: &Target, log: Option<&PathBuf>) -> Result<u32> {
     let program = std::env::current_exe().context("find this program's own path")?;
     let (mut verdict, ready) = std::io::pipe().context("make a pipe")?;
     let ready: OwnedFd = ready.into();
@@ -85,14 +59,16 @@ pub fn launch(globals: &Globals, target: &Target, log: Option<&PathBuf>) -> Resu
             Ok(rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?)
         });
     }
-    let child = command.spawn().context("start the container shim")?;
-    let launched = Launched(Some(child));
+    let mut child = command.spawn().context("start the container shim")?;
     drop(ready);
     let mut text = Vec::new();
-    verdict.read_to_end(&mut text).context("hear from the container shim")?;
-    if text == READY {
-        return Ok(launched);
+    let heard = verdict.read_to_end(&mut text).context("hear from the container shim");
+    if heard.is_ok() && text == READY {
+        return Ok(child.id());
     }
+    let _ = child.kill();
+    let _ = child.wait();
+    heard?;
     let text = String::from_utf8_lossy(&text).into_owned();
     if text.is_empty() {
         bail!("the container shim ended without a word");
@@ -132,7 +108,14 @@ pub fn run(_globals: &Globals, args: &ShimArgs) -> Result<u8> {
             stderr: stderr.as_fd(),
         },
     };
-    Ok(attachment.run(stdio)?.code())
+    match attachment.run(stdio) {
+        Ok(status) => Ok(status.code()),
+        Err(error) => {
+            // Standard error is the container's. Who asks for the status learns the rest.
+            tracing::error!("{error}");
+            Ok(KILLED)
+        }
+    }
 }
 
 fn attach(args: &ShimArgs) -> Result<(runhcs_uvm::Attachment, Option<OwnedFd>)> {

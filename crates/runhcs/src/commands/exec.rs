@@ -73,10 +73,7 @@ fn exec_in_vm(
         exec: key.exec,
         console_socket,
     };
-    let launched = shim::launch(globals, &target, args.shim_log.as_ref())?;
-    let pid = launched.pid()?;
-    launched.keep();
-    Ok(pid)
+    shim::launch(globals, &target, args.shim_log.as_ref())
 }
 
 /// The process to run: a document, or the container's own process with other arguments.

@@ -52,9 +52,11 @@ pub fn create(globals: &Globals, args: &CreateArgs) -> Result<Created> {
     })?;
     let record = record(globals, id, &unique_id, &bundle, &place);
 
-    let entry = flow.step("claim", || Ok(Rc::new(store.claim(&record)?)))?;
-    let claimed = Rc::clone(&entry);
-    flow.undo_with("claim", move || Ok(claimed.remove()?));
+    let claim = || Ok(Rc::new(store.claim(&record)?));
+    let entry = flow.acquire("claim", claim, |entry| {
+        let entry = Rc::clone(entry);
+        Box::new(move || Ok(entry.remove()?))
+    })?;
     entry.put(value::CONFIG, &bundle.spec)?;
 
     let created = match &place.vm {
@@ -119,34 +121,14 @@ fn create_process(
     })?;
     let resources = plan.resources().clone();
     flow.step("resources", || Ok(entry.put(value::RESOURCES, &resources)?))?;
-    let init = flow.step("container", || {
-        let init = plan.create()?;
-        Ok(Undone(Some(Container { resources: resources.clone(), init: Some(init) })))
-    });
-    // A fault injected after the step must not lose the container that the step made.
-    let container = init?.keep();
+    let create = || Ok(Container { resources: resources.clone(), init: Some(plan.create()?) });
+    let container = flow.acquire("container", create, |container| {
+        let container = container.clone();
+        Box::new(move || Ok(container.delete()?))
+    })?;
     let main = main_process(&container)?;
-    let made = container.clone();
-    flow.undo_with("container", move || Ok(made.delete()?));
     flow.step("main", || Ok(entry.put(value::MAIN, &main)?))?;
     Ok(Created { main })
-}
-
-/// A container that is deleted unless it is kept.
-struct Undone(Option<Container>);
-
-impl Undone {
-    fn keep(mut self) -> Container {
-        self.0.take().expect("it is taken once only, here")
-    }
-}
-
-impl Drop for Undone {
-    fn drop(&mut self) {
-        if let Some(Err(error)) = self.0.take().map(|container| container.delete()) {
-            tracing::warn!("undo the container: {error}");
-        }
-    }
 }
 
 fn main_process(container: &Container) -> Result<Main> {
@@ -229,16 +211,17 @@ fn create_in_vm(
         exec: None,
         console_socket: args.console_socket.clone(),
     };
-    let mut child = shim::Launched::none();
-    let pid = flow.step("shim", || {
-        child = shim::launch(globals, &target, args.shim_log.as_ref())?;
-        child.pid()
-    })?;
+    let pid = flow.acquire(
+        "shim",
+        || shim::launch(globals, &target, args.shim_log.as_ref()),
+        |pid| {
+            let pid = *pid;
+            Box::new(move || shim::kill(pid))
+        },
+    )?;
     let process = ProcessHandle::of(pid)?.context("the container shim ended at once")?;
     let main = Main { process, guest_pid: Some(guest_pid) };
     flow.step("main", || Ok(entry.put(value::MAIN, &main)?))?;
-    child.keep();
-    flow.undo_with("shim", move || shim::kill(pid));
     Ok(Created { main })
 }
 

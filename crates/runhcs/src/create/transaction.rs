@@ -6,7 +6,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use tracing::{debug, warn};
 
-type Undo = Box<dyn FnOnce() -> Result<()>>;
+/// Frees what a step left.
+pub type Undo = Box<dyn FnOnce() -> Result<()>>;
 
 /// Steps done so far.
 pub struct Transaction {
@@ -23,20 +24,26 @@ impl Transaction {
 
     /// Takes a step that leaves nothing behind.
     pub fn step<T>(&mut self, name: &'static str, action: impl FnOnce() -> Result<T>) -> Result<T> {
-        let begin = Instant::now();
-        let outcome = action();
-        let took = begin.elapsed();
-        match &outcome {
-            Ok(_) => debug!(id = self.id, step = name, took = ?took, "done"),
-            Err(error) => debug!(id = self.id, step = name, took = ?took, "failed: {error:#}"),
-        }
-        let value = outcome?;
+        let value = self.timed(name, action)?;
         crate::faults::check(name)?;
         Ok(value)
     }
 
-    /// Takes a step that leaves something behind. `undo` must also undo what a failure of the
-    /// step itself left, so it is registered first.
+    /// Takes a step that leaves nothing behind if it fails, and `undo`, made from its result, if
+    /// it succeeds.
+    pub fn acquire<T>(
+        &mut self,
+        name: &'static str,
+        action: impl FnOnce() -> Result<T>,
+        undo: impl FnOnce(&T) -> Undo,
+    ) -> Result<T> {
+        let value = self.timed(name, action)?;
+        self.undo.push((name, undo(&value)));
+        crate::faults::check(name)?;
+        Ok(value)
+    }
+
+    /// Takes a step that may leave something behind even if it fails; `undo` frees whatever it is.
     pub fn step_with_undo<T>(
         &mut self,
         name: &'static str,
@@ -47,9 +54,15 @@ impl Transaction {
         self.step(name, action)
     }
 
-    /// Registers an undo for what the last step returned.
-    pub fn undo_with(&mut self, name: &'static str, undo: impl FnOnce() -> Result<()> + 'static) {
-        self.undo.push((name, Box::new(undo)));
+    fn timed<T>(&self, name: &'static str, action: impl FnOnce() -> Result<T>) -> Result<T> {
+        let begin = Instant::now();
+        let outcome = action();
+        let took = begin.elapsed();
+        match &outcome {
+            Ok(_) => debug!(id = self.id, step = name, took = ?took, "done"),
+            Err(error) => debug!(id = self.id, step = name, took = ?took, "failed: {error:#}"),
+        }
+        outcome
     }
 
     /// All steps have succeeded: nothing is undone.
