@@ -16,6 +16,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// What to log and how.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct Options {
     /// The VM's id.
     #[arg(long)]

@@ -73,7 +73,7 @@ async fn live(launch: Launch, log: log::Options, verdict: Verdict) -> anyhow::Re
             watched.and_then(|()| bail!("the launching process has gone away"))
         }
     };
-    let (dir, listener, machine, pod) = match booted {
+    let Booted { dir, watch, listener, machine, pod } = match booted {
         Ok(booted) => booted,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "there is no virtual machine");
@@ -81,21 +81,28 @@ async fn live(launch: Launch, log: log::Options, verdict: Verdict) -> anyhow::Re
             return Err(error);
         }
     };
-    let watch =
-        watch(dir.watch()?, Interest::READABLE).context("cannot watch the VM's directory")?;
     verdict.succeed()?;
     let (shutdown, requests) = mpsc::channel(1);
     tokio::task::spawn_local(server::serve(listener, pod.clone(), shutdown));
     until_the_end(&dir, &watch, machine, &pod, requests).await
 }
 
-type Booted = (Rc<VmDir>, tokio::net::UnixListener, Machine, Rc<Pod>);
+/// A VM that is up.
+struct Booted {
+    dir: Rc<VmDir>,
+    watch: AsyncFd<OwnedFd>,
+    listener: tokio::net::UnixListener,
+    machine: Machine,
+    pod: Rc<Pod>,
+}
 
 async fn boot(launch: &Launch, log: &log::Options, lost: &Lost) -> anyhow::Result<Booted> {
     let dir = Rc::new(VmDir::claim(&launch.dir)?);
+    let watch =
+        watch(dir.watch()?, Interest::READABLE).context("cannot watch the VM's directory")?;
     let listener = server::listener(dir.listen()?)?;
     let (machine, pod) = Machine::boot(launch, log, &dir, lost).await?;
-    Ok((dir, listener, machine, pod))
+    Ok(Booted { dir, watch, listener, machine, pod })
 }
 
 async fn until_the_end(

@@ -100,14 +100,15 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let listener = UnixListener::from(listener);
     let proc_fds = File::open("/proc/self/fd").context("cannot open /proc/self/fd")?;
 
-    share::confine_to(&options.share)?;
-    // The guest says what mode a new file gets.
-    rustix::process::umask(rustix::fs::Mode::empty());
     let descriptors = virtiofsd::limits::setup_rlimit_nofile(None)
         .map_err(|error| anyhow::anyhow!("cannot raise the limit of open files: {error}"))?;
     let guest_fd_limit = descriptors
         .checked_sub(RESERVED_DESCRIPTORS)
         .with_context(|| format!("the limit of {descriptors} open files is too low"))?;
+
+    share::confine_to(&options.share)?;
+    // The guest says what mode a new file gets.
+    rustix::process::umask(rustix::fs::Mode::empty());
     drop_capabilities().context("cannot drop capabilities")?;
 
     let fs = PassthroughFs::new(Config {
