@@ -4,6 +4,7 @@ use runhcs_compute::{ComputeSystem, ContainerId, Error, Result, Scope, Signal, S
 use runhcs_protocol::guest::{Failure, ProcessKey, Reply, Request};
 
 use crate::Vm;
+use crate::connection::Failed;
 
 /// A container in a VM. Its `status`, `start`, `signal`, … are requests to the guest's agent.
 #[derive(Clone, Debug)]
@@ -28,12 +29,18 @@ impl VmContainer {
             if let Some(Failure::InvalidStatus(status)) = source.downcast_ref() {
                 return invalid(*status);
             }
-            if self.vm.is_gone() {
+            // With its VM everything in it has stopped.
+            if is_vm_gone(&error) {
                 return invalid(Status::Stopped);
             }
         }
         error
     }
+}
+
+fn is_vm_gone(error: &Error) -> bool {
+    let Error::Failed { source, .. } = error else { return false };
+    matches!(source.downcast_ref(), Some(Failed::NoShim | Failed::VmLost(_)))
 }
 
 impl ComputeSystem for VmContainer {
@@ -46,8 +53,7 @@ impl ComputeSystem for VmContainer {
                 format!("cannot {operation}"),
                 format!("the answer makes no sense: {reply:?}"),
             )),
-            // With its VM everything in it has stopped.
-            Err(Error::Failed { .. }) if self.vm.is_gone() => Ok(Status::Stopped),
+            Err(error) if is_vm_gone(&error) => Ok(Status::Stopped),
             Err(error) => Err(error),
         }
     }

@@ -269,14 +269,6 @@ impl Vm {
             error => Error::failed(format!("cannot {operation}"), error),
         }
     }
-
-    /// Whether nothing can be asked of the VM any more, as opposed to an answer not being liked.
-    pub(crate) fn is_gone(&self) -> bool {
-        match connection::ask(&self.dir, &Request::Info, &[]) {
-            Err(Failed::NoShim | Failed::VmLost(_)) => true,
-            Ok(_) | Err(_) => false,
-        }
-    }
 }
 
 /// Whether a process is a VM shim: what it was started as says so.

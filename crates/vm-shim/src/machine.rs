@@ -24,8 +24,12 @@ use crate::vm_dir::VmDir;
 use crate::vsock::Vsock;
 use crate::{log, virtiofs};
 
+/// What Linux writes when it gives up; a long account of its state follows.
+const PANIC: &str = "Kernel panic";
 /// How many of the console's last lines an error shows.
 const CONSOLE_LINES: usize = 8;
+/// When something of the VM ends, QEMU's end may be the cause and be seen this much later.
+const QEMU_FIRST: Duration = Duration::from_millis(200);
 /// How long QEMU may take to quit before it is killed.
 const QUIT_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -111,7 +115,12 @@ impl Machine {
         };
         let (monitor, greeted) = match booted {
             Ok(booted) => booted,
-            Err(error) => bail!("{}", observer.explain(&format!("{error:#}")).await),
+            Err(error) => {
+                // If QEMU has ended, all else is a consequence.
+                let ended = tokio::time::timeout(QEMU_FIRST, qemu.ended()).await;
+                let what = ended.map_or(error, |ended| anyhow!("{ended} before the guest was up"));
+                bail!("{}", observer.explain(&format!("{what:#}")).await)
+            }
         };
         // Everything that QEMU needs of the host's files is loaded.
         let share = namespace.close()?;
@@ -154,7 +163,7 @@ impl Machine {
 
     /// When QEMU ends, the others may be seen to end before it is.
     async fn cause(&mut self, what: String) -> String {
-        let qemu = tokio::time::timeout(Duration::from_millis(200), self.qemu.ended());
+        let qemu = tokio::time::timeout(QEMU_FIRST, self.qemu.ended());
         qemu.await.unwrap_or(what)
     }
 
@@ -189,6 +198,9 @@ impl Observer {
         // What they said before they ended may not have been read yet.
         tokio::time::sleep(Duration::from_millis(20)).await;
         let mut text = what.to_owned();
+        if let Some(panic) = self.console.find(PANIC) {
+            text += &format!("; {panic}");
+        }
         for line in self.messages.lines(3) {
             text += &format!("; {line}");
         }

@@ -19,6 +19,7 @@ mod lost;
 mod machine;
 mod pod;
 mod qemu;
+mod read_only;
 mod serve;
 mod server;
 mod share;

@@ -22,6 +22,8 @@ use rustix::mount::{
     mount_remount, move_mount, unmount,
 };
 
+use crate::read_only::make_read_only;
+
 /// Where the tree is once [`Namespace::close`] has been called.
 const SHARE: &str = "/share";
 /// Bounds of the tree's own tmpfs; it holds only mount points, and the guest can't write to it.
@@ -176,6 +178,12 @@ impl Shared {
 
     /// Mounts a tree as `name` in the container's directory `dir`.
     fn mount(&mut self, dir: BorrowedFd<'_>, name: &str, tree: Tree) -> anyhow::Result<()> {
+        if tree.read_only {
+            // The guest isn't trusted to keep it so. Done before it is attached, because the
+            // virtiofs daemon gets a copy of the mount as it is then.
+            make_read_only(tree.mount.as_fd())
+                .with_context(|| format!("cannot make {name} read-only"))?;
+        }
         let stat = rustix::fs::fstat(&tree.mount).context("cannot examine a tree to be shared")?;
         let point = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => self.make_dir(dir, name)?,
@@ -189,11 +197,6 @@ impl Shared {
             .with_context(|| format!("cannot attach {name} to the share tree"))?;
         let Some(last) = self.points.last_mut() else { bail!("{name} has no mount point") };
         last.mounted = true;
-        if tree.read_only {
-            // The guest isn't trusted to keep it so.
-            mount_remount(&last.path, MountFlags::BIND | MountFlags::RDONLY, c"")
-                .with_context(|| format!("cannot make {name} read-only in the share tree"))?;
-        }
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How much is kept, in bytes.
-const KEPT: usize = 4096;
+const KEPT: usize = 16 << 10;
 
 /// Keeps the end of what is written to it. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -22,17 +22,25 @@ impl Tail {
     /// Up to `count` of the last lines. Holds nothing that a terminal would act on: the text is
     /// the guest's, and is going to be shown to its owner.
     pub fn lines(&self, count: usize) -> Vec<String> {
+        let mut lines = self.all();
+        lines.drain(..lines.len().saturating_sub(count));
+        lines
+    }
+
+    /// The last line that holds `text`.
+    pub fn find(&self, text: &str) -> Option<String> {
+        self.all().into_iter().rfind(|line| line.contains(text))
+    }
+
+    fn all(&self) -> Vec<String> {
         let kept: Vec<u8> =
             self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
         let text = String::from_utf8_lossy(&kept);
-        let mut lines: Vec<String> = text
-            .lines()
+        text.lines()
             .map(|line| line.chars().filter(|c| !c.is_control()).collect::<String>())
             .map(|line| line.trim_end().to_owned())
             .filter(|line| !line.is_empty())
-            .collect();
-        lines.drain(..lines.len().saturating_sub(count));
-        lines
+            .collect()
     }
 }
 
@@ -49,6 +57,9 @@ mod tests {
         assert_eq!(tail.lines(2), ["line 9998", "line 9999"]);
         tail.push(&vec![b'x'; 100_000]);
         assert_eq!(tail.lines(9), ["x".repeat(KEPT)]);
+        tail.push(b"\nKernel panic: one\nKernel panic: two\nmore\n");
+        assert_eq!(tail.find("panic").as_deref(), Some("Kernel panic: two"));
+        assert_eq!(tail.find("peace"), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -67,6 +68,7 @@ pub fn spawn(
     let listener_fd = Inherit::new(&listener)?;
     let mut command = Command::new("/proc/self/exe");
     command
+        .arg0("runhcs-vm-shim")
         .arg("virtiofs")
         .arg(format!("--listener={}", listener.as_raw_fd()))
         .arg("--share")

@@ -1,0 +1,270 @@
+//! The VM shim and its client with real VMs.
+
+mod support;
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use oci_spec::runtime::{Mount, MountBuilder};
+use runhcs_compute::{ComputeSystem, Error, ExitStatus, Scope, Signal, Status};
+use support::{Pod, carry, chain, image, init, process, rootfs, spec, start};
+
+fn bind(source: &Path, destination: &str, options: &[&str]) -> Mount {
+    MountBuilder::default()
+        .source(source)
+        .destination(destination)
+        .typ("bind")
+        .options(options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>())
+        .build()
+        .unwrap()
+}
+
+fn kill(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+#[test]
+fn stdio_exit_codes_and_signals() {
+    let Some(image) = image() else { return };
+    let (pod, root) = (Pod::new(&image), rootfs());
+    let vm = pod.launch();
+    let info = vm.info().unwrap();
+    assert_eq!(Some(info.pid as i32), pod.shim_pid());
+    assert!(["kvm", "tcg"].contains(&info.accelerator.as_str()), "{info:?}");
+
+    // Ten mebibytes there and back.
+    let data: Vec<u8> = (0..10u32 << 20).map(|n| (n ^ (n >> 9)) as u8).collect();
+    let (cat, attachment) = start(&vm, "cat", &spec(root.path(), &["cat"], vec![]));
+    let again = chain(&vm.attach(&init(&cat.id)).unwrap_err());
+    assert!(again.contains("attached"), "{again}");
+    assert_eq!(cat.status().unwrap(), Status::Running);
+    let outcome = carry(attachment, data.clone());
+    assert_eq!(outcome.status.unwrap(), ExitStatus::Exited(0));
+    assert!(outcome.stdout == data, "{} bytes came back", outcome.stdout.len());
+    assert_eq!(cat.status().unwrap(), Status::Stopped);
+    cat.delete().unwrap();
+    assert!(matches!(cat.status(), Err(Error::NotFound(_))), "{:?}", cat.status());
+    cat.delete().unwrap();
+
+    // Exit codes, and both outputs.
+    let script = "echo out; echo err >&2; exit 3";
+    let (shell, attachment) = start(&vm, "sh", &spec(root.path(), &["sh", "-c", script], vec![]));
+    let outcome = carry(attachment, vec![]);
+    assert_eq!(outcome.text(), (Some(3), "out\n".into(), "err\n".into()));
+    shell.delete().unwrap();
+
+    // Signals: one that is caught, one that can't be.
+    let script = "trap 'echo term; exit 7' TERM; echo ready; while :; do sleep 0.1; done";
+    let (trap, attachment) = start(&vm, "trap", &spec(root.path(), &["sh", "-c", script], vec![]));
+    let killing = {
+        let trap = trap.clone();
+        thread::spawn(move || {
+            thread::sleep(Duration::from_secs(2));
+            trap.signal(Signal::TERM, Scope::Init).unwrap();
+        })
+    };
+    let outcome = carry(attachment, vec![]);
+    killing.join().unwrap();
+    assert_eq!(outcome.text(), (Some(7), "ready\nterm\n".into(), String::new()));
+    let error = trap.signal(Signal::TERM, Scope::Init).unwrap_err();
+    assert!(matches!(error, Error::InvalidStatus { status: Status::Stopped, .. }), "{error:?}");
+    trap.delete().unwrap();
+
+    // An exec in a container that is killed afterwards.
+    let (sleep, attachment) = start(&vm, "sleep", &spec(root.path(), &["sleep", "1000"], vec![]));
+    let script = process(&["sh", "-c", "cat; exit 5"]);
+    let exec = vm.create_process(&sleep.id, &script).unwrap();
+    let outcome = carry(vm.attach(&exec).unwrap(), b"hello".to_vec());
+    assert_eq!(outcome.text(), (Some(5), "hello".into(), String::new()));
+    let error = vm.attach(&exec).unwrap_err();
+    assert!(matches!(error, Error::NotFound(_)), "{error:?}");
+    sleep.signal(Signal::KILL, Scope::Init).unwrap();
+    let outcome = carry(attachment, vec![]);
+    assert_eq!(outcome.status.unwrap(), ExitStatus::Signaled(9));
+    sleep.delete().unwrap();
+
+    // Output that nobody reads ends its writer, and a client that goes away takes its process.
+    let (yes, attachment) = start(&vm, "yes", &spec(root.path(), &["yes"], vec![]));
+    let (stdin, _feed) = std::io::pipe().unwrap();
+    let (reader, stdout) = std::io::pipe().unwrap();
+    drop(reader);
+    use std::os::fd::AsFd;
+    let stdio = runhcs_uvm::LocalStdio::Pipes {
+        stdin: stdin.as_fd(),
+        stdout: stdout.as_fd(),
+        stderr: stdout.as_fd(),
+    };
+    let status = attachment.run(stdio).unwrap();
+    assert_ne!(status, ExitStatus::Exited(0));
+    yes.delete().unwrap();
+    let (left, attachment) = start(&vm, "left", &spec(root.path(), &["sleep", "1000"], vec![]));
+    drop(attachment);
+    let until = Instant::now() + Duration::from_secs(20);
+    while left.status().unwrap() != Status::Stopped {
+        assert!(Instant::now() < until, "it still runs");
+        thread::sleep(Duration::from_millis(50));
+    }
+    left.delete().unwrap();
+
+    vm.shutdown().unwrap();
+    assert!(!vm.is_alive().unwrap());
+    assert!(!pod.dir.path().join("vm.sock").exists());
+    assert_eq!(left.status().unwrap(), Status::Stopped, "with its VM it has stopped");
+    left.delete().unwrap();
+    vm.shutdown().unwrap();
+}
+
+#[test]
+fn files_are_the_hosts() {
+    let Some(image) = image() else { return };
+    let (pod, root) = (Pod::new(&image), rootfs());
+    let vm = pod.launch();
+    let volume = tempfile::tempdir().unwrap();
+    std::fs::write(volume.path().join("greeting"), "from the host").unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "a file").unwrap();
+    let script = "cat /vol/greeting /vol/file; touch /ro/x; echo guest > /vol/new; \
+                  busybox chown 12:34 /vol/new; busybox ln /vol/new /vol/link; \
+                  busybox mkfifo /vol/fifo; busybox stat -c %d / /vol | busybox uniq | busybox wc -l";
+    let mounts = vec![
+        bind(volume.path(), "/vol", &["rbind"]),
+        bind(file.path(), "/vol/file", &["bind"]),
+        bind(volume.path(), "/ro", &["rbind", "ro"]),
+    ];
+    std::fs::write(volume.path().join("file"), "").unwrap();
+    let (shell, attachment) = start(&vm, "sh", &spec(root.path(), &["sh", "-c", script], mounts));
+    let (code, out, err) = carry(attachment, vec![]).text();
+    assert_eq!((code, out.as_str()), (Some(0), "from the hosta file2\n"), "{err}");
+    assert!(err.contains("Read-only file system"), "{err}");
+    let new = std::fs::metadata(volume.path().join("new")).unwrap();
+    assert_eq!((new.uid(), new.gid(), new.nlink()), (12, 34, 2));
+    assert!(!volume.path().join("x").exists());
+    shell.delete().unwrap();
+
+    // What isn't a file or a directory is refused, and leaves nothing.
+    let socket = volume.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let with_socket = spec(root.path(), &["true"], vec![bind(&socket, "/socket", &["bind"])]);
+    let error = chain(&vm.create_container(&"bad".parse().unwrap(), &with_socket).unwrap_err());
+    assert!(error.contains("Socket"), "{error}");
+    // And the next one finds the place free.
+    let (next, attachment) = start(&vm, "bad", &spec(root.path(), &["true"], vec![]));
+    assert_eq!(carry(attachment, vec![]).status.unwrap(), ExitStatus::Exited(0));
+    let twice = vm.create_container(&next.id, &spec(root.path(), &["true"], vec![]));
+    assert!(chain(&twice.unwrap_err()).contains("exists"));
+    next.delete().unwrap();
+
+    // The host can be rid of it all while the VM lives.
+    let missing = spec(Path::new("/nonexistent/root"), &["true"], vec![]);
+    let error = chain(&vm.create_container(&"gone".parse().unwrap(), &missing).unwrap_err());
+    assert!(error.contains("/nonexistent/root"), "{error}");
+}
+
+#[test]
+fn a_host_mount_is_not_kept_busy() {
+    let Some(image) = image() else { return };
+    let (pod, root) = (Pod::new(&image), rootfs());
+    let disk = tempfile::tempdir().unwrap();
+    rustix::mount::mount("t", disk.path(), "tmpfs", rustix::mount::MountFlags::empty(), None)
+        .unwrap();
+    let vm = pod.launch();
+    let volume = bind(disk.path(), "/vol", &["rbind"]);
+    let (shell, attachment) =
+        start(&vm, "sh", &spec(root.path(), &["sh", "-c", "echo x > /vol/x"], vec![volume]));
+    assert_eq!(carry(attachment, vec![]).status.unwrap(), ExitStatus::Exited(0));
+    assert_eq!(std::fs::read_to_string(disk.path().join("x")).unwrap(), "x\n");
+    shell.delete().unwrap();
+    rustix::mount::unmount(disk.path(), rustix::mount::UnmountFlags::empty()).unwrap();
+    let pids = pod.processes();
+    for (pid, name) in pids {
+        let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+        let allowed = |line: &str| line.contains("runhcs-vm") || line.contains("runhcs-share");
+        let others: Vec<&str> = mounts.lines().filter(|line| !allowed(line)).collect();
+        assert!(others.is_empty(), "{name} sees {others:?}");
+    }
+}
+
+#[test]
+fn a_killed_shim_leaves_nothing() {
+    let Some(image) = image() else { return };
+    let (pod, root) = (Pod::new(&image), rootfs());
+    let vm = pod.launch();
+    let (container, attachment) = start(&vm, "c", &spec(root.path(), &["sleep", "1000"], vec![]));
+    assert!(pod.processes().len() >= 3, "{:?}", pod.processes());
+    kill(pod.shim_pid().unwrap());
+    let outcome = carry(attachment, vec![]);
+    assert!(outcome.status.is_err(), "{outcome:?}");
+    pod.assert_gone(Duration::from_secs(1));
+    assert_eq!(container.status().unwrap(), Status::Stopped);
+    container.delete().unwrap();
+    vm.shutdown().unwrap();
+}
+
+#[test]
+fn a_killed_qemu_is_told_to_everybody() {
+    let Some(image) = image() else { return };
+    let (pod, root) = (Pod::new(&image), rootfs());
+    let vm = pod.launch();
+    let (container, attachment) = start(&vm, "c", &spec(root.path(), &["sleep", "1000"], vec![]));
+    let qemu = pod.pid_of("qemu");
+    let killing = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(300));
+        kill(qemu);
+        Instant::now()
+    });
+    let outcome = carry(attachment, vec![]);
+    let took = killing.join().unwrap().elapsed();
+    let error = chain(&outcome.status.unwrap_err());
+    assert!(error.contains("QEMU was killed by signal 9"), "{error}");
+    assert!(took < Duration::from_secs(1), "after {took:?}");
+    pod.assert_gone(Duration::from_secs(1));
+    assert_eq!(container.status().unwrap(), Status::Stopped);
+    let error = container.signal(Signal::TERM, Scope::Init).unwrap_err();
+    assert!(matches!(error, Error::InvalidStatus { status: Status::Stopped, .. }), "{error:?}");
+    container.delete().unwrap();
+    assert!(pod.log().contains("QEMU was killed by signal 9"), "{}", pod.log());
+}
+
+#[test]
+fn a_killed_virtiofs_daemon_ends_the_vm() {
+    let Some(image) = image() else { return };
+    let pod = Pod::new(&image);
+    pod.launch();
+    kill(pod.pid_of("virtiofs"));
+    pod.assert_gone(Duration::from_secs(2));
+    assert!(pod.log().contains("virtiofs daemon was killed"), "{}", pod.log());
+}
+
+#[test]
+fn a_removed_directory_ends_the_vm() {
+    let Some(image) = image() else { return };
+    let pod = Pod::new(&image);
+    pod.launch();
+    let pids = pod.processes();
+    std::fs::remove_dir_all(pod.dir.path()).unwrap();
+    let until = Instant::now() + Duration::from_secs(10);
+    for (pid, name) in pids {
+        while Path::new(&format!("/proc/{pid}/fd")).read_dir().is_ok_and(|mut d| d.next().is_some())
+        {
+            assert!(Instant::now() < until, "{name} is left");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+    std::fs::create_dir(pod.dir.path()).unwrap();
+}
+
+#[test]
+fn a_pc_boots_too() {
+    let Some(image) = image() else { return };
+    let (mut pod, root) = (Pod::new(&image), rootfs());
+    pod.launch.options.machine = runhcs_spec::Machine::Q35;
+    pod.launch.options.vcpus = 2;
+    let vm = pod.launch();
+    let (container, attachment) =
+        start(&vm, "c", &spec(root.path(), &["sh", "-c", "echo hello"], vec![]));
+    assert_eq!(carry(attachment, vec![]).text(), (Some(0), "hello\n".into(), String::new()));
+    container.delete().unwrap();
+}
