@@ -49,32 +49,33 @@ impl PodView {
     }
 
     /// A namespace's path in the guest; `None` if it is the guest's own network.
-    fn translate(&self, name: &str, path: &Path) -> Result<Option<PathBuf>> {
+    fn translate(&self, kind: LinuxNamespaceType, path: &Path) -> Result<Option<PathBuf>> {
+        let network = kind == LinuxNamespaceType::Network;
         let in_proc = path.strip_prefix("/proc").ok().and_then(|rest| {
             let mut parts = rest.iter().map(|part| part.to_str().unwrap_or_default());
             let pid = parts.next()?.parse::<u32>().ok()?;
             (parts.next() == Some("ns")).then(|| parts.next().map(|kind| (pid, kind.to_owned())))?
         });
-        if let Some((pid, kind)) = in_proc {
+        if let Some((pid, file)) = in_proc {
             let Some(member) = self.members.iter().find(|member| member.pid == pid) else {
                 bail!(
-                    "linux.namespaces: the {name} namespace {} is not that of a container in the \
+                    "linux.namespaces: the {kind} namespace {} is not that of a container in the \
                      same VM",
                     path.display()
                 );
             };
-            if name == "network" && member.netns.is_some() {
+            if network && member.netns.is_some() {
                 return Ok(None);
             }
-            return Ok(Some(PathBuf::from(format!("/proc/{}/ns/{kind}", member.guest_pid))));
+            return Ok(Some(PathBuf::from(format!("/proc/{}/ns/{file}", member.guest_pid))));
         }
         let shared = self.members.iter().any(|member| member.netns.as_deref() == Some(path));
-        if name == "network" && (shared || self.members.is_empty()) {
+        if network && (shared || self.members.is_empty()) {
             return Ok(None);
         }
         let known: Vec<&str> = self.members.iter().map(|member| member.id.as_str()).collect();
         bail!(
-            "linux.namespaces: the {name} namespace {} can't be joined from within the VM; its \
+            "linux.namespaces: the {kind} namespace {} can't be joined from within the VM; its \
              containers are: {}",
             path.display(),
             known.join(", ")
@@ -121,7 +122,7 @@ impl GuestSpec {
             else {
                 continue;
             };
-            match pod.translate(&namespace.typ().to_string(), path)? {
+            match pod.translate(namespace.typ(), path)? {
                 Some(translated) => {
                     namespaces[index].set_path(Some(translated));
                 }
@@ -176,19 +177,31 @@ mod tests {
 
     #[test]
     fn namespaces_of_containers_in_the_vm_are_found_there() {
-        let translate = |name, path| pod().translate(name, Path::new(path)).unwrap();
-        assert_eq!(translate("ipc", "/proc/100/ns/ipc"), Some("/proc/40/ns/ipc".into()));
-        assert_eq!(translate("pid", "/proc/101/ns/pid"), Some("/proc/50/ns/pid".into()));
-        assert_eq!(translate("network", "/proc/101/ns/net"), Some("/proc/50/ns/net".into()));
+        let translate = |kind, path| pod().translate(kind, Path::new(path)).unwrap();
+        assert_eq!(
+            translate(LinuxNamespaceType::Ipc, "/proc/100/ns/ipc"),
+            Some("/proc/40/ns/ipc".into())
+        );
+        assert_eq!(
+            translate(LinuxNamespaceType::Pid, "/proc/101/ns/pid"),
+            Some("/proc/50/ns/pid".into())
+        );
+        assert_eq!(
+            translate(LinuxNamespaceType::Network, "/proc/101/ns/net"),
+            Some("/proc/50/ns/net".into())
+        );
     }
 
     #[test]
     fn the_pods_network_is_the_guests_own() {
-        let translate = |path| pod().translate("network", Path::new(path)).unwrap();
+        let translate =
+            |path| pod().translate(LinuxNamespaceType::Network, Path::new(path)).unwrap();
         assert_eq!(translate("/run/netns/pod"), None);
         assert_eq!(translate("/proc/100/ns/net"), None);
         assert_eq!(
-            PodView::default().translate("network", Path::new("/run/netns/x")).unwrap(),
+            PodView::default()
+                .translate(LinuxNamespaceType::Network, Path::new("/run/netns/x"))
+                .unwrap(),
             None
         );
     }
@@ -196,9 +209,11 @@ mod tests {
     #[test]
     fn others_namespaces_are_out_of_reach() {
         let translate =
-            |name, path| pod().translate(name, Path::new(path)).unwrap_err().to_string();
-        assert!(translate("ipc", "/proc/7/ns/ipc").contains("/proc/7/ns/ipc"));
-        assert!(translate("ipc", "/run/ipcns/x").contains("s, c"));
-        assert!(translate("network", "/run/netns/other").contains("/run/netns/other"));
+            |kind, path| pod().translate(kind, Path::new(path)).unwrap_err().to_string();
+        assert!(translate(LinuxNamespaceType::Ipc, "/proc/7/ns/ipc").contains("/proc/7/ns/ipc"));
+        assert!(translate(LinuxNamespaceType::Ipc, "/run/ipcns/x").contains("s, c"));
+        assert!(
+            translate(LinuxNamespaceType::Network, "/run/netns/other").contains("/run/netns/other")
+        );
     }
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use rustix::fs::{Mode, OFlags};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use vhost::vhost_user::{Error as VhostError, Listener};
 use vhost_user_backend::{Error as DaemonError, VhostUserDaemon};
@@ -87,8 +88,14 @@ pub fn spawn(
 /// again when this returns.
 pub fn waiting_connection(path: &Path) -> anyhow::Result<(UnixListener, UnixStream)> {
     let context = || format!("cannot make the socket {}", path.display());
-    let listener = UnixListener::bind(path).with_context(context)?;
-    let connection = UnixStream::connect(path).with_context(context)?;
+    // A socket's address holds 107 bytes (unix(7)); a path can be longer.
+    let parent = path.parent().with_context(context)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent = rustix::fs::open(parent, flags, Mode::empty()).with_context(context)?;
+    let name = path.file_name().with_context(context)?;
+    let short = Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string()).join(name);
+    let listener = UnixListener::bind(&short).with_context(context)?;
+    let connection = UnixStream::connect(&short).with_context(context)?;
     std::fs::remove_file(path).with_context(context)?;
     Ok((listener, connection))
 }
