@@ -45,7 +45,6 @@ fn look(harness: &Harness) -> Vec<String> {
 
 /// Kills and removes what can be, so that a failed test doesn't disturb others.
 pub fn clean(harness: &Harness) {
-    let _ = std::process::Command::new("true").status();
     for entry in fs::read_dir(harness.root()).into_iter().flatten().flatten() {
         let id = entry.file_name().to_string_lossy().into_owned();
         if !id.starts_with('~') {
@@ -58,7 +57,8 @@ pub fn clean(harness: &Harness) {
 }
 
 /// Processes that the test's commands started: they have its token in their environment or on
-/// their command line. Those that have ended and wait for their parent don't count.
+/// their command line. Those that have ended and wait for their parent don't count. Their mounts
+/// must not be asked: a mount left on the host is in everybody's table, and these get killed.
 fn processes(harness: &Harness) -> Vec<(u32, String)> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
@@ -70,9 +70,10 @@ fn processes(harness: &Harness) -> Vec<(u32, String)> {
             let bytes = fs::read(entry.path().join(name)).unwrap_or_default();
             String::from_utf8_lossy(&bytes).replace('\0', " ")
         };
-        let (command, environment) = (read("cmdline"), read("environ"));
+        let command = read("cmdline");
         let zombie = read("stat").rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'));
-        if !zombie && (command.contains(&harness.token) || environment.contains(&harness.token)) {
+        let own = command.contains(&harness.token) || read("environ").contains(&harness.token);
+        if !zombie && own {
             found.push((pid, command));
         }
     }

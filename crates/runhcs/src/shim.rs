@@ -99,6 +99,7 @@ pub fn run(_globals: &Globals, args: &ShimArgs) -> Result<u8> {
     };
     ready.write_all(READY).context("report that the shim is ready")?;
     drop(ready);
+    tracing::info!(id = %args.id, exec = args.exec, "stands for the process in the VM");
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let stdio = match &terminal {
         Some(slave) => LocalStdio::Terminal(slave.as_fd()),
@@ -109,7 +110,10 @@ pub fn run(_globals: &Globals, args: &ShimArgs) -> Result<u8> {
         },
     };
     match attachment.run(stdio) {
-        Ok(status) => Ok(status.code()),
+        Ok(status) => {
+            tracing::info!(id = %args.id, exec = args.exec, code = status.code(), "the process has ended");
+            Ok(status.code())
+        }
         Err(error) => {
             // Standard error is the container's. Who asks for the status learns the rest.
             tracing::error!("{error}");

@@ -1,0 +1,131 @@
+//! Flags that other tests don't need: what is logged and where, what is kept, who is signalled.
+
+use std::io::Read;
+use std::os::unix::net::UnixListener;
+
+use runhcs_tests::{Bundle, Harness, Isolation, in_both};
+use serde_json::{Value, json};
+
+in_both!(debug_logs_each_step_with_its_time, |h: &Harness| {
+    let bundle = Bundle::new(h, "box", &["true"]);
+    h.new_container(&["--debug", "--log-format", "json", "create"], &bundle, "box").ok();
+    let text = std::fs::read_to_string(h.path("log")).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let steps: Vec<&str> = lines
+        .iter()
+        .filter(|line| line["id"] == "box" && line["took"].is_string())
+        .map(|line| line["step"].as_str().unwrap())
+        .collect();
+    let expected: &[&str] = match h.isolation {
+        Isolation::Process => &["load", "place", "claim", "plan", "resources", "container", "main"],
+        Isolation::Vm => &[
+            "load",
+            "place",
+            "claim",
+            "vm-options",
+            "vm",
+            "guest-spec",
+            "container",
+            "shim",
+            "main",
+        ],
+    };
+    assert_eq!(steps, expected, "{text}");
+    h.runhcs(&["delete", "--force", "box"]).ok();
+});
+
+in_both!(output_and_errors_stay_apart, |h: &Harness| {
+    let bundle = Bundle::new(h, "box", &["sh", "-c", "echo out; echo err >&2"]);
+    let run = h.new_container(&["run"], &bundle, "box").ok();
+    assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("out\n", "err\n"));
+});
+
+in_both!(run_keeps_what_it_is_told_to_keep, |h: &Harness| {
+    let bundle = Bundle::new(h, "box", &["sh", "-c", "exit 3"]);
+    assert_eq!(h.new_container(&["run", "--keep"], &bundle, "box").code, 3);
+    assert_eq!(h.state("box")["status"], "stopped");
+    h.runhcs(&["delete", "box"]).ok();
+});
+
+in_both!(kill_all_reaches_every_process, |h: &Harness| {
+    let bundle = Bundle::new(h, "box", &["sh", "-c", "sleep 1000 & sleep 1000 & wait"]);
+    h.new_container(&["run", "--detach"], &bundle, "box").ok();
+    let count = || {
+        let pids = h.runhcs(&["ps", "--format", "json", "box"]).ok().stdout;
+        serde_json::from_str::<Vec<u32>>(&pids).unwrap().len()
+    };
+    runhcs_tests::eventually(|| count() == 3, || format!("{} processes", count()));
+    h.runhcs(&["kill", "--all", "box", "KILL"]).ok();
+    h.wait_status("box", "stopped");
+    h.runhcs(&["delete", "box"]).ok();
+});
+
+in_both!(hooks_run_on_the_host_with_the_state, |h: &Harness| {
+    let said = h.path("said");
+    let script = format!("cat >> {}; echo >> {}", said.display(), said.display());
+    let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]);
+    let bundle = Bundle::new(h, "box", &["true"]).edit(|config| {
+        config["hooks"] = json!({ "prestart": hook, "poststart": hook, "poststop": hook });
+    });
+    if h.isolation == Isolation::Vm {
+        h.new_container(&["run"], &bundle, "box").refused("hooks are not supported with VM");
+        assert!(!said.exists(), "a hook ran all the same");
+        return;
+    }
+    h.new_container(&["run"], &bundle, "box").ok();
+    let text = std::fs::read_to_string(&said).unwrap();
+    let ids = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone());
+    assert_eq!(ids.collect::<Vec<_>>(), ["box", "box", "box"], "{text}");
+});
+
+#[test]
+fn the_logs_of_a_vm_go_where_they_are_sent() {
+    Harness::run(Isolation::Vm, "vm logs", |h| {
+        let bundle = Bundle::new(h, "box", &["true"]);
+        let (shim, vm, console) = (h.path("shim.log"), h.path("vm.log"), h.path("console"));
+        let listener = UnixListener::bind(&console).unwrap();
+        let reader = std::thread::spawn(move || {
+            let (mut connection, _) = listener.accept().unwrap();
+            let mut shown = Vec::new();
+            connection.read_to_end(&mut shown).unwrap();
+            String::from_utf8_lossy(&shown).into_owned()
+        });
+        let text = |path: &std::path::PathBuf| path.to_str().unwrap().to_owned();
+        let flags = [
+            "--debug",
+            "run",
+            "--shim-log",
+            &text(&shim),
+            "--vm-log",
+            &text(&vm),
+            "--vm-console",
+            &text(&console),
+        ];
+        h.write_config("kernel-args = \"loglevel=7\"");
+        h.new_container(&flags, &bundle, "box").ok();
+        let shown = reader.join().unwrap();
+        assert!(shown.contains("Linux version"), "the console showed {shown:?}");
+        assert!(!std::fs::read_to_string(&vm).unwrap().is_empty(), "the VM's log is empty");
+        let said = std::fs::read_to_string(&shim).unwrap();
+        assert!(said.contains("the process has ended"), "the container shim said {said:?}");
+        std::fs::remove_file(&console).unwrap();
+    });
+}
+
+#[test]
+fn the_defaults_of_the_configuration_file_hold() {
+    Harness::run(Isolation::Vm, "file", |h| {
+        let bundle = Bundle::new(h, "box", &["uname", "-r"]);
+        let config = std::fs::read_to_string(h.path("config.toml")).unwrap();
+        let text = format!("isolation = \"vm\"\nowner = \"somebody\"\n{config}");
+        std::fs::write(h.path("config.toml"), text).unwrap();
+        let path = bundle.path().to_str().unwrap();
+        let run = h.runhcs(&["run", "--keep", "--bundle", path, "box"]).ok();
+        let host = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        assert_ne!(run.stdout, host);
+        let list = h.runhcs(&["list", "--format", "json"]).ok().stdout;
+        let list: Value = serde_json::from_str(&list).unwrap();
+        assert_eq!(list[0]["owner"], "somebody", "{list}");
+        h.runhcs(&["delete", "--force", "box"]).ok();
+    });
+}
