@@ -88,6 +88,7 @@ fn removal_enters_no_mount() {
         let entry = store.entry(&id("one")).unwrap();
         assert_eq!(entry.record().unwrap(), record("one"));
         drop(mounted);
+        drop(locked);
         entry.lock().unwrap().remove().unwrap();
     });
     thread.join().unwrap();
