@@ -52,6 +52,7 @@ fn a_full_file_system_changes_nothing() {
     assert_eq!(names(&root.join("~tmp")), [] as [String; 0]);
     // What is there can still be removed.
     locked.remove().unwrap();
+    drop(locked);
     assert_eq!(names(&root), ["filler", "~tmp"]);
 }
 

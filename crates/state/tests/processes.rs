@@ -84,6 +84,7 @@ fn worker() {
                 if let Ok(locked) = store.claim(&record(&id)) {
                     locked.put("value", &vec![round; 1000]).unwrap();
                     locked.remove().unwrap();
+                    drop(locked);
                 }
             }
         }
@@ -189,6 +190,7 @@ fn who_waits_for_an_entry_that_is_removed_learns_it() {
         std::thread::sleep(Duration::from_millis(100));
         assert!(!waiter.is_finished(), "the lock was not held");
         locked.remove().unwrap();
+        drop(locked);
         let next = claimed_again.then(|| store.claim(&record("one")).unwrap());
         let outcome = waiter.join().unwrap();
         assert!(matches!(outcome, Err(Error::NotFound(_))), "{outcome:?}");

@@ -193,6 +193,7 @@ fn a_removed_entry_is_gone_with_all_in_it() {
     symlink("..", locked.dir().join("up")).unwrap();
     let other = store.entry(&id("one")).unwrap();
     locked.remove().unwrap();
+    drop(locked);
 
     assert_eq!(names(&root(&temp)), ["~tmp"]);
     assert_eq!(names(&root(&temp).join("~tmp")), [] as [String; 0]);
@@ -212,12 +213,14 @@ fn removing_what_somebody_else_deleted_succeeds() {
     fs::remove_dir_all(locked.dir()).unwrap();
     assert!(matches!(locked.put("init", &1), Err(Error::NotFound(_))));
     locked.remove().unwrap();
+    drop(locked);
 
     // Nor is a newer entry of the same id taken for it.
     let locked = store.claim(&record("one")).unwrap();
     fs::remove_dir_all(locked.dir()).unwrap();
     drop(store.claim(&record("one")).unwrap());
     locked.remove().unwrap();
+    drop(locked);
     assert_eq!(store.entry(&id("one")).unwrap().record().unwrap(), record("one"));
 }
 
@@ -229,6 +232,7 @@ fn an_entry_that_cannot_be_removed_stays_usable() {
     let deep = "d/".repeat(70);
     fs::create_dir_all(locked.dir().join(&deep)).unwrap();
     let error = locked.remove().unwrap_err();
+    drop(locked);
     assert!(full(&error).starts_with("cannot remove "), "{}", full(&error));
     let entry = store.entry(&id("one")).unwrap();
     assert_eq!(entry.record().unwrap(), record("one"));
