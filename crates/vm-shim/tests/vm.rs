@@ -2,7 +2,6 @@
 
 mod support;
 
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -115,52 +114,6 @@ fn stdio_exit_codes_and_signals() {
     assert_eq!(left.status().unwrap(), Status::Stopped, "with its VM it has stopped");
     left.delete().unwrap();
     vm.shutdown().unwrap();
-}
-
-#[test]
-fn files_are_the_hosts() {
-    let Some(image) = image() else { return };
-    let (pod, root) = (Pod::new(&image), rootfs());
-    let vm = pod.launch();
-    let volume = tempfile::tempdir().unwrap();
-    std::fs::write(volume.path().join("greeting"), "from the host").unwrap();
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "a file").unwrap();
-    let script = "cat /vol/greeting /vol/file; touch /ro/x; echo guest > /vol/new; \
-                  busybox chown 12:34 /vol/new; busybox ln /vol/new /vol/link; \
-                  busybox mkfifo /vol/fifo; busybox stat -c %d / /vol | busybox uniq | busybox wc -l";
-    let mounts = vec![
-        bind(volume.path(), "/vol", &["rbind"]),
-        bind(file.path(), "/vol/file", &["bind"]),
-        bind(volume.path(), "/ro", &["rbind", "ro"]),
-    ];
-    std::fs::write(volume.path().join("file"), "").unwrap();
-    let (shell, attachment) = start(&vm, "sh", &spec(root.path(), &["sh", "-c", script], mounts));
-    let (code, out, err) = carry(attachment, vec![]).text();
-    assert_eq!((code, out.as_str()), (Some(0), "from the hosta file2\n"), "{err}");
-    assert!(err.contains("Read-only file system"), "{err}");
-    let new = std::fs::metadata(volume.path().join("new")).unwrap();
-    assert_eq!((new.uid(), new.gid(), new.nlink()), (12, 34, 2));
-    assert!(!volume.path().join("x").exists());
-    shell.delete().unwrap();
-
-    // What isn't a file or a directory is refused, and leaves nothing.
-    let socket = volume.path().join("socket");
-    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    let with_socket = spec(root.path(), &["true"], vec![bind(&socket, "/socket", &["bind"])]);
-    let error = chain(&vm.create_container(&"bad".parse().unwrap(), &with_socket).unwrap_err());
-    assert!(error.contains("Socket"), "{error}");
-    // And the next one finds the place free.
-    let (next, attachment) = start(&vm, "bad", &spec(root.path(), &["true"], vec![]));
-    assert_eq!(carry(attachment, vec![]).status.unwrap(), ExitStatus::Exited(0));
-    let twice = vm.create_container(&next.id, &spec(root.path(), &["true"], vec![]));
-    assert!(chain(&twice.unwrap_err()).contains("exists"));
-    next.delete().unwrap();
-
-    // The host can be rid of it all while the VM lives.
-    let missing = spec(Path::new("/nonexistent/root"), &["true"], vec![]);
-    let error = chain(&vm.create_container(&"gone".parse().unwrap(), &missing).unwrap_err());
-    assert!(error.contains("/nonexistent/root"), "{error}");
 }
 
 #[test]

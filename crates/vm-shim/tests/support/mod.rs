@@ -267,7 +267,13 @@ pub fn start(vm: &Vm, id: &str, spec: &Spec) -> (VmContainer, Attachment) {
     use runhcs_compute::ComputeSystem;
 
     let id: ContainerId = id.parse().unwrap();
-    let created = vm.create_container(&id, spec);
+    // The agent is in a group of its own, below which there can't be others; the command always
+    // names a place at the top.
+    let mut spec = spec.clone();
+    let mut linux = spec.linux().clone().unwrap_or_default();
+    linux.set_cgroups_path(Some(format!("/containers/{id}").into()));
+    spec.set_linux(Some(linux));
+    let created = vm.create_container(&id, &spec);
     created.unwrap_or_else(|error| panic!("no container: {}", chain(&error)));
     let attachment = vm.attach(&init(&id)).unwrap_or_else(|e| panic!("{}", chain(&e)));
     let container = VmContainer { vm: vm.clone(), id };
