@@ -93,9 +93,17 @@ fn kernel_command_line(options: &VmOptions, accelerator: Usable) -> String {
         "no_timer_check".to_owned(),
         "cryptomgr.notests".to_owned(),
     ];
+    if options.machine == Machine::Microvm {
+        words.push("pci=off".to_owned());
+    }
     if accelerator == Usable::Tcg {
         // The guest's processor is a program; it doesn't speculate.
         words.push("mitigations=off".to_owned());
+        if options.vcpus == 1 {
+            // A kernel that finds one processor rewrites its locks, and what is rewritten has to
+            // be translated again.
+            words.push("noreplace-smp".to_owned());
+        }
         // TCG's time stamp counter is the host's. Measuring it against an emulated timer takes
         // time, and on a busy host it fails and the guest hangs.
         if let Some(khz) = timestamp::frequency_khz() {
