@@ -23,6 +23,7 @@ mod qemu;
 mod serve;
 mod server;
 mod share;
+mod sockets;
 mod tail;
 mod verdict;
 mod virtiofs;

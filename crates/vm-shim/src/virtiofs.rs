@@ -23,6 +23,7 @@ use virtiofsd::vhost_user::VhostUserFsBackendBuilder;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::inherit::Inherit;
+use crate::sockets::waiting_connection;
 use crate::{daemon, log, share};
 
 /// How long the guest may use what it knows of a file before it asks again. What the host changes
@@ -84,16 +85,6 @@ pub fn spawn(
     let child = command.spawn().context("cannot start the virtiofs daemon")?;
     drop((listener_fd, lock));
     Ok((child, qemu))
-}
-
-/// A listening socket at `path` with one connection, which is the second result. The path is gone
-/// again when this returns.
-pub fn waiting_connection(path: &Path) -> anyhow::Result<(UnixListener, UnixStream)> {
-    let context = || format!("cannot make the socket {}", path.display());
-    let listener = UnixListener::bind(path).with_context(context)?;
-    let connection = UnixStream::connect(path).with_context(context)?;
-    std::fs::remove_file(path).with_context(context)?;
-    Ok((listener, connection))
 }
 
 /// The daemon's process. Returns when QEMU hangs up.

@@ -113,3 +113,38 @@ fn kernel_command_line(options: &VmOptions, accelerator: Usable) -> String {
     words.push(options.kernel_args.clone());
     words.join(" ").trim_end().to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use runhcs_spec::Accelerator;
+
+    use super::*;
+
+    fn line(machine: Machine, vcpus: u32, accelerator: Usable) -> String {
+        let options = VmOptions {
+            kernel: "/k".into(),
+            initramfs: "/i".into(),
+            kernel_args: "one two=3".to_owned(),
+            memory_mib: 64,
+            vcpus,
+            accelerator: Accelerator::Auto,
+            machine,
+            qemu: "qemu".into(),
+            boot_timeout_seconds: 1,
+        };
+        kernel_command_line(&options, accelerator)
+    }
+
+    #[test]
+    fn the_kernel_is_told_what_it_needs() {
+        let tcg = line(Machine::Microvm, 1, Usable::Tcg);
+        assert!(tcg.ends_with(" one two=3"), "{tcg}");
+        assert!(tcg.contains("noreplace-smp") && tcg.contains("mitigations=off"), "{tcg}");
+        // What a translated guest can do without is a protection on a real processor.
+        let kvm = line(Machine::Q35, 1, Usable::Kvm);
+        for word in ["mitigations=off", "noreplace-smp", "tsc_early_khz", "pci=off"] {
+            assert!(!kvm.contains(word), "{word} in {kvm}");
+        }
+        assert!(!line(Machine::Microvm, 2, Usable::Tcg).contains("noreplace-smp"));
+    }
+}
