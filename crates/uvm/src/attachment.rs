@@ -324,3 +324,7 @@ impl Control {
         decode().map_err(io::Error::other)
     }
 }
+
+#[cfg(test)]
+#[path = "attachment_tests.rs"]
+mod tests;

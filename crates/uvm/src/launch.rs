@@ -39,14 +39,18 @@ pub struct Launch {
     pub log_json: bool,
 }
 
-/// Starts the shim and waits for its verdict. If there is none in time, the shim finds the
-/// verdict pipe closed and ends.
+/// Starts the shim and waits for its verdict.
+///
+/// # Errors
+/// [`Error::Timeout`] if there is none in time: the shim may still be there. Otherwise it has left
+/// nothing.
 pub fn launch(program: &Path, launch: &Launch, log: OwnedFd) -> Result<()> {
-    let context = format!("start the virtual machine of container {}", launch.host_id);
+    let id = &launch.host_id;
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| {
-        Error::failed(format!("cannot {context}"), source)
+        Error::failed(format!("cannot start the virtual machine of container {id}"), source)
     };
-    let until = Instant::now() + Duration::from_secs(launch.options.boot_timeout_seconds) + MARGIN;
+    let allowed = Duration::from_secs(launch.options.boot_timeout_seconds) + MARGIN;
+    let until = Instant::now() + allowed;
     let mut child = Command::new(program)
         .arg("serve")
         .stdin(Stdio::piped())
@@ -63,7 +67,15 @@ pub fn launch(program: &Path, launch: &Launch, log: OwnedFd) -> Result<()> {
     };
     // What was started has become a daemon's parent and ended, or failed and ended.
     let status = child.wait().map_err(|error| failed(error.into()))?;
-    let verdict = verdict.map_err(|error| failed(error.into()))?;
+    let verdict = match verdict {
+        Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+            return Err(Error::Timeout {
+                operation: format!("starting the virtual machine of container {id}"),
+                seconds: allowed.as_secs(),
+            });
+        }
+        verdict => verdict.map_err(|error| failed(error.into()))?,
+    };
     if verdict == SUCCESS {
         return written.map_err(|error| failed(error.into()));
     }
@@ -84,7 +96,7 @@ fn read_until(pipe: OwnedFd, until: Instant) -> std::io::Result<Vec<u8>> {
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
         let mut fds = [PollFd::from_borrowed_fd(file.as_fd(), PollFlags::IN)];
         match poll(&mut fds, Some(&timeout)) {
-            Ok(0) => return Err(std::io::Error::other("the VM shim gave no verdict in time")),
+            Ok(0) => return Err(std::io::ErrorKind::TimedOut.into()),
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
             Err(error) => return Err(error.into()),

@@ -33,9 +33,11 @@ impl Vm {
     /// serves requests. If that fails nothing is left, and the error holds the shim's own words.
     pub fn launch(program: &Path, launch: &Launch, log: OwnedFd) -> Result<Self> {
         let vm = Self::at(&launch.dir);
-        launch::launch(program, launch, log).inspect_err(|_| {
-            // A shim that has failed is about to end; one that hangs is made to.
-            if let Err(error) = vm.end() {
+        launch::launch(program, launch, log).inspect_err(|error| {
+            // A shim that has said why it failed has left nothing and is about to end.
+            if matches!(error, Error::Timeout { .. })
+                && let Err(error) = vm.end()
+            {
                 tracing::warn!(%error, "the VM shim may still be running");
             }
         })?;

@@ -22,7 +22,7 @@ use crate::share::Namespace;
 use crate::tail::Tail;
 use crate::vm_dir::VmDir;
 use crate::vsock::Vsock;
-use crate::{log, virtiofs};
+use crate::{log, sockets, virtiofs};
 
 /// What Linux writes when it gives up; a long account of its state follows.
 const PANIC: &str = "Kernel panic";
@@ -76,7 +76,7 @@ impl Machine {
         };
         let (console, console_socket) =
             Console::open(dir, launch.console.as_deref(), observer.console.clone())?;
-        let (monitor_socket, qemu_monitor) = qemu::socket_pair()?;
+        let (monitor_socket, qemu_monitor) = sockets::pair()?;
 
         let namespace = Namespace::enter(dir.path())?;
         let private_dir = namespace.private_dir();
@@ -84,21 +84,21 @@ impl Machine {
         let (virtiofs, virtiofs_socket) =
             virtiofs::spawn(&namespace.share_dir(), private_dir, log, Inherit::new(&lock)?)?;
         let mut virtiofs = Child::new("the virtiofs daemon", virtiofs)?;
-        let (listener, vsock_socket) = virtiofs::waiting_connection(&private_dir.join("vsock"))?;
+        let (listener, vsock_socket) = sockets::waiting_connection(&private_dir.join("vsock"))?;
         let vsock =
             Vsock::start(listener, CONTROL_PORT).context("cannot start the vsock device")?;
 
-        let sockets = qemu::Sockets {
+        let qemu_sockets = qemu::Sockets {
             console: console_socket,
             monitor: qemu_monitor,
             vsock: vsock_socket,
             virtiofs: virtiofs_socket,
         };
         let (messages, qemu_messages) = std::io::pipe().context("cannot make a pipe")?;
-        let child = qemu::spawn(&program, launch, accelerator, &sockets, lock, qemu_messages)?;
+        let child = qemu::spawn(&program, launch, accelerator, &qemu_sockets, lock, qemu_messages)?;
         let mut qemu = Child::new("QEMU", child)?;
         // QEMU's ends are QEMU's alone, so that they end with it.
-        drop(sockets);
+        drop(qemu_sockets);
         tokio::task::spawn_local(console.run());
         tokio::task::spawn_local(log_messages(messages.into(), observer.messages.clone()));
         tracing::debug!(elapsed = ?started.elapsed(), "devices and QEMU started");

@@ -22,7 +22,7 @@ use rustix::mount::{
     mount_remount, move_mount, unmount,
 };
 
-use crate::read_only::make_read_only;
+use crate::detached::{make_private, make_read_only};
 
 /// Where the tree is once [`Namespace::close`] has been called.
 const SHARE: &str = "/share";
@@ -178,6 +178,8 @@ impl Shared {
 
     /// Mounts a tree as `name` in the container's directory `dir`.
     fn mount(&mut self, dir: BorrowedFd<'_>, name: &str, tree: Tree) -> anyhow::Result<()> {
+        make_private(tree.mount.as_fd())
+            .with_context(|| format!("cannot make {name} a mount of its own"))?;
         if tree.read_only {
             // The guest isn't trusted to keep it so. Done before it is attached, because the
             // virtiofs daemon gets a copy of the mount as it is then.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use rustix::fs::{Mode, OFlags};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use vhost::vhost_user::{Error as VhostError, Listener};
 use vhost_user_backend::{Error as DaemonError, VhostUserDaemon};
@@ -23,12 +23,15 @@ use virtiofsd::vhost_user::VhostUserFsBackendBuilder;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::inherit::Inherit;
+use crate::sockets::waiting_connection;
 use crate::{daemon, log, share};
 
 /// How long the guest may use what it knows of a file before it asks again. What the host changes
 /// in a volume is seen within this time.
 const CACHE: Duration = Duration::from_secs(1);
 
+/// How many files the guest may know at a time, if the host allows.
+const OPEN_FILES: u64 = 1_000_000;
 /// Descriptors that the guest can't use up, in addition to one per region of guest memory.
 const RESERVED_DESCRIPTORS: u64 = 1024;
 
@@ -84,22 +87,6 @@ pub fn spawn(
     Ok((child, qemu))
 }
 
-/// A listening socket at `path` with one connection, which is the second result. The path is gone
-/// again when this returns.
-pub fn waiting_connection(path: &Path) -> anyhow::Result<(UnixListener, UnixStream)> {
-    let context = || format!("cannot make the socket {}", path.display());
-    // A socket's address holds 107 bytes (unix(7)); a path can be longer.
-    let parent = path.parent().with_context(context)?;
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let parent = rustix::fs::open(parent, flags, Mode::empty()).with_context(context)?;
-    let name = path.file_name().with_context(context)?;
-    let short = Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string()).join(name);
-    let listener = UnixListener::bind(&short).with_context(context)?;
-    let connection = UnixStream::connect(&short).with_context(context)?;
-    std::fs::remove_file(path).with_context(context)?;
-    Ok((listener, connection))
-}
-
 /// The daemon's process. Returns when QEMU hangs up.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     log::init(&options.log)?;
@@ -109,8 +96,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let listener = UnixListener::from(listener);
     let proc_fds = File::open("/proc/self/fd").context("cannot open /proc/self/fd")?;
 
-    let descriptors = virtiofsd::limits::setup_rlimit_nofile(None)
-        .map_err(|error| anyhow::anyhow!("cannot raise the limit of open files: {error}"))?;
+    let descriptors = raise_open_files().context("cannot raise the limit of open files")?;
     let guest_fd_limit = descriptors
         .checked_sub(RESERVED_DESCRIPTORS)
         .with_context(|| format!("the limit of {descriptors} open files is too low"))?;
@@ -150,6 +136,18 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         }
         Err(error) => Err(anyhow::anyhow!("the virtiofs device failed: {error}")),
     }
+}
+
+/// Each file that the guest knows is a descriptor. Returns how many there can be.
+fn raise_open_files() -> rustix::io::Result<u64> {
+    let before = getrlimit(Resource::Nofile);
+    let wanted = before.maximum.map_or(OPEN_FILES, |maximum| maximum.max(OPEN_FILES));
+    let set = |limit| {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(limit), maximum: Some(limit) })
+            .map(|()| limit)
+    };
+    // Without the right to go beyond the hard limit, that has to do.
+    set(wanted).or_else(|error| before.maximum.map_or(Err(error), set))
 }
 
 fn drop_capabilities() -> rustix::io::Result<()> {

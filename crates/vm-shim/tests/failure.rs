@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -115,12 +115,19 @@ fn agents_that_do_not_come_up() {
 
     let mut pod = fake(image.path(), "silent");
     pod.launch.options.boot_timeout_seconds = 6;
+    let viewer = pod.dir.path().join("viewer");
+    let listener = std::os::unix::net::UnixListener::bind(&viewer).unwrap();
+    pod.launch.console = Some(viewer);
     let started = Instant::now();
     let error = launch_error(&pod);
     assert!(started.elapsed() < Duration::from_secs(9), "{:?}", started.elapsed());
     assert!(error.contains("didn't come up within 6 s"), "{error}");
     assert!(error.contains("console.log"), "{error}");
     assert!(error.contains("the fake agent is going to be: silent"), "{error}");
+    let mut seen = String::new();
+    listener.accept().unwrap().0.read_to_string(&mut seen).unwrap();
+    let logged = std::fs::read_to_string(pod.dir.path().join("console.log")).unwrap();
+    assert!(seen == logged && seen.contains("going to be: silent"), "{seen:?} {logged:?}");
 
     let error = launch_error(&fake(image.path(), "panic"));
     assert!(error.contains("Kernel panic"), "{error}");

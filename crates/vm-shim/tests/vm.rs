@@ -221,3 +221,29 @@ fn a_pc_boots_too() {
     assert_eq!(carry(attachment, vec![]).text(), (Some(0), "hello\n".into(), String::new()));
     container.delete().unwrap();
 }
+
+#[test]
+fn many_at_once() {
+    let Some(image) = image() else { return };
+    let (pod, root) = (Pod::new(&image), rootfs());
+    let vm = pod.launch();
+    thread::scope(|scope| {
+        for number in 0..8u8 {
+            let (vm, root) = (&vm, root.path());
+            scope.spawn(move || {
+                let spec = spec(root, &["cat"], vec![]);
+                let (container, attachment) = start(vm, &format!("c{number}"), &spec);
+                let exec = vm.create_process(&container.id, &process(&["cat"])).unwrap();
+                let exec = vm.attach(&exec).unwrap();
+                let data: Vec<u8> = (0..1u32 << 20).map(|n| (n >> 8) as u8 ^ number).collect();
+                // The exec first: it ends with its container.
+                for attachment in [exec, attachment] {
+                    let outcome = carry(attachment, data.clone());
+                    assert_eq!(outcome.status.unwrap(), ExitStatus::Exited(0));
+                    assert!(outcome.stdout == data, "{number}: {} bytes", outcome.stdout.len());
+                }
+                container.delete().unwrap();
+            });
+        }
+    });
+}

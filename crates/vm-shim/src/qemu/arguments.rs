@@ -1,4 +1,4 @@
-//! QEMU's command line and the guest kernel's. Figures are in `docs/decisions/0002-microvm.md`.
+//! QEMU's command line and the guest kernel's. Figures are in `docs/decisions/0004-microvm.md`.
 
 use std::ffi::OsString;
 use std::os::fd::AsRawFd;
@@ -93,9 +93,17 @@ fn kernel_command_line(options: &VmOptions, accelerator: Usable) -> String {
         "no_timer_check".to_owned(),
         "cryptomgr.notests".to_owned(),
     ];
+    if options.machine == Machine::Microvm {
+        words.push("pci=off".to_owned());
+    }
     if accelerator == Usable::Tcg {
         // The guest's processor is a program; it doesn't speculate.
         words.push("mitigations=off".to_owned());
+        if options.vcpus == 1 {
+            // A kernel that finds one processor rewrites its locks, and what is rewritten has to
+            // be translated again.
+            words.push("noreplace-smp".to_owned());
+        }
         // TCG's time stamp counter is the host's. Measuring it against an emulated timer takes
         // time, and on a busy host it fails and the guest hangs.
         if let Some(khz) = timestamp::frequency_khz() {
@@ -104,4 +112,39 @@ fn kernel_command_line(options: &VmOptions, accelerator: Usable) -> String {
     }
     words.push(options.kernel_args.clone());
     words.join(" ").trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use runhcs_spec::Accelerator;
+
+    use super::*;
+
+    fn line(machine: Machine, vcpus: u32, accelerator: Usable) -> String {
+        let options = VmOptions {
+            kernel: "/k".into(),
+            initramfs: "/i".into(),
+            kernel_args: "one two=3".to_owned(),
+            memory_mib: 64,
+            vcpus,
+            accelerator: Accelerator::Auto,
+            machine,
+            qemu: "qemu".into(),
+            boot_timeout_seconds: 1,
+        };
+        kernel_command_line(&options, accelerator)
+    }
+
+    #[test]
+    fn the_kernel_is_told_what_it_needs() {
+        let tcg = line(Machine::Microvm, 1, Usable::Tcg);
+        assert!(tcg.ends_with(" one two=3"), "{tcg}");
+        assert!(tcg.contains("noreplace-smp") && tcg.contains("mitigations=off"), "{tcg}");
+        // What a translated guest can do without is a protection on a real processor.
+        let kvm = line(Machine::Q35, 1, Usable::Kvm);
+        for word in ["mitigations=off", "noreplace-smp", "tsc_early_khz", "pci=off"] {
+            assert!(!kvm.contains(word), "{word} in {kvm}");
+        }
+        assert!(!line(Machine::Microvm, 2, Usable::Tcg).contains("noreplace-smp"));
+    }
 }

@@ -9,7 +9,6 @@ pub mod accelerator;
 
 use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -87,9 +86,4 @@ pub fn spawn(
         }
     }
     command.spawn().with_context(|| format!("cannot start {}", program.display()))
-}
-
-/// A pair of sockets: ours, QEMU's.
-pub fn socket_pair() -> anyhow::Result<(UnixStream, UnixStream)> {
-    UnixStream::pair().context("cannot make a pair of sockets")
 }

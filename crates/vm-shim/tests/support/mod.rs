@@ -53,7 +53,7 @@ impl Pod {
     pub fn new(image: &Path) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let unique = format!("test-{}-{number}", std::process::id());
+        let unique = format!("test-{}-{number}-vm", std::process::id());
         let dir = tempfile::tempdir().unwrap();
         let options = VmOptions {
             kernel: image.join("vmlinux"),
