@@ -7,9 +7,10 @@ HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 STATIC = target/$(HOST)/release
 IMAGE := target/guest-image
 
-# The command and the agent are static: the one starts faster, the other has no libraries.
+# The command and the agent are static: the one starts faster, the other has no libraries. Their
+# code has a fixed place, for relocating it at each start would take longer than parsing config.json.
 # libcap-ng, which the VM shim uses, does not work in static programs, so the shim is dynamic.
-static_cargo = RUSTFLAGS='-C target-feature=+crt-static' LIBSECCOMP_LINK_TYPE=static \
+static_cargo = RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' LIBSECCOMP_LINK_TYPE=static \
 	LIBSECCOMP_LIB_PATH=/usr/lib/$(shell uname -m)-linux-gnu cargo
 
 .PHONY: help setup build agent guest-image demo test bench install uninstall clean

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use rustix::mount::{MountPropagationFlags, UnmountFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 /// Compares runhcs with other runtimes and with a bare QEMU.
 #[derive(Debug, Parser)]
@@ -35,8 +35,10 @@ struct Options {
 
 fn main() -> Result<()> {
     let options = Options::parse();
+    enter_mount_namespace()?;
     leave_unified_hierarchy()?;
     let work = tempfile::Builder::new().prefix("runhcs-bench-").tempdir()?;
+    let state = StateMount::new(work.path().join("state"))?;
     let floor = std::env::current_exe()?.with_file_name("floor");
     let runhcs = options.runhcs.canonicalize().context("find the command")?;
     process::compare(&runhcs, &floor, work.path(), options.rounds)?;
@@ -44,20 +46,45 @@ fn main() -> Result<()> {
         let vm = vm::Vm { shim: shim.canonicalize()?, image: image.canonicalize()? };
         vm::compare(&runhcs, &vm, work.path(), options.vm_rounds)?;
     }
+    drop(state);
     Ok(())
 }
 
+/// A tmpfs for everybody's state, as /run is one.
+struct StateMount(PathBuf);
+
+impl StateMount {
+    fn new(path: PathBuf) -> Result<Self> {
+        std::fs::create_dir(&path)?;
+        let none = None::<&std::ffi::CStr>;
+        rustix::mount::mount("tmpfs", &path, "tmpfs", MountFlags::empty(), none)
+            .context("mount a tmpfs for the state")?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for StateMount {
+    fn drop(&mut self) {
+        // A benchmark that failed may have left a process with files in it.
+        let _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
+/// What is mounted here is nobody else's.
+fn enter_mount_namespace() -> Result<()> {
+    // SAFETY: this process has one thread, and shares no file system state with another.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }
+        .context("make a mount namespace")?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).context("make mounts private")
+}
+
 /// crun 1.8 refuses a host that has both versions of cgroups, so everybody is measured without the
-/// second, in a mount namespace of our own.
+/// second.
 fn leave_unified_hierarchy() -> Result<()> {
     let unified = "/sys/fs/cgroup/unified";
     if !std::path::Path::new(unified).exists() {
         return Ok(());
     }
-    // SAFETY: this process has one thread, and shares no file system state with another.
-    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }
-        .context("make a mount namespace")?;
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private).context("make mounts private")?;
     rustix::mount::unmount(unified, UnmountFlags::empty()).context("unmount the v2 hierarchy")
 }

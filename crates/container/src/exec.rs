@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use oci_spec::runtime::{Process, Spec};
 use runhcs_compute::{ComputeSystem, Error, Result, Status};
 
+use crate::cgroups::Entrances;
 use crate::channel::Channel;
 use crate::clone::{Side, clone};
 use crate::container::Container;
@@ -71,6 +72,7 @@ impl Container {
         let (mut channel, theirs) = Channel::pair()?;
         let cgroup = self.cgroup();
         let target = cgroup.clone_target()?;
+        let entrances = cgroup.entrances()?;
         let own = crate::plan::join_pid_namespace(&joined)?;
         // SAFETY: the engine and its callers start no thread before this point.
         let side = unsafe { clone(0, target.as_ref().map(AsFd::as_fd)) };
@@ -79,19 +81,16 @@ impl Container {
                 drop(channel);
                 let mut channel = theirs;
                 let preparation = Preparation { credentials, filter, program };
-                let error = preparation.run(&mut options, &mut channel, &joined);
+                let error = preparation.run(&mut options, &mut channel, &joined, &entrances);
                 channel.fail(&error);
                 crate::init::exit();
             }
             Side::Parent { pid } => pid,
         };
-        drop(theirs);
+        drop((theirs, entrances));
         let mut child = Child::new(pid);
         crate::plan::restore_pid_namespace(own)?;
         let process = Init::of(pid)?;
-        if target.is_none() {
-            cgroup.add(pid)?;
-        }
         channel.go(pid)?;
         channel.wait_closed()?;
         child.keep();
@@ -112,8 +111,9 @@ impl Preparation<'_> {
         options: &mut ExecOptions<'_>,
         channel: &mut Channel,
         joined: &[(i32, &'static str, OwnedFd)],
+        entrances: &Entrances,
     ) -> Error {
-        match self.prepare(options, channel, joined) {
+        match entrances.enter().and_then(|()| self.prepare(options, channel, joined)) {
             Ok(path) => self.program.execute(&path),
             Err(error) => error,
         }

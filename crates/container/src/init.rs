@@ -6,6 +6,7 @@ use std::path::Path;
 
 use runhcs_compute::{Error, Result, Status};
 
+use crate::cgroups::Entrances;
 use crate::channel::Channel;
 use crate::error::Context;
 use crate::plan::Plan;
@@ -16,6 +17,7 @@ pub(crate) struct Inherited {
     pub channel: Channel,
     pub fifo: OwnedFd,
     pub joined: Vec<(i32, &'static str, OwnedFd)>,
+    pub entrances: Entrances,
 }
 
 /// Sets up the container, waits for `start` and becomes the program. Never returns.
@@ -49,19 +51,27 @@ fn close_others(plan: &Plan<'_>, inherited: &Inherited) {
     let stdio = plan.options.stdio.iter().flat_map(|s| [&s.stdin, &s.stdout, &s.stderr]);
     let console = plan.options.console_socket.iter();
     let keep = [inherited.channel.as_raw_fd(), inherited.fifo.as_raw_fd()].into_iter();
-    let keep = keep.chain(joined).chain(stdio.chain(console).map(AsRawFd::as_raw_fd)).collect();
+    let keep = keep
+        .chain(joined)
+        .chain(inherited.entrances.descriptors())
+        .chain(stdio.chain(console).map(AsRawFd::as_raw_fd))
+        .collect();
     program::close_all_but(keep, plan.options.preserve_fds);
 }
 
 /// Everything up to the point where only `start` is missing. Returns the program's path.
 fn set_up(plan: &mut Plan<'_>, inherited: &mut Inherited) -> Result<std::ffi::CString> {
+    inherited.entrances.enter()?;
+    if plan.has_early_hooks() {
+        inherited.channel.go(0)?;
+    }
     for (flag, name, namespace) in &inherited.joined {
         if *flag != libc::CLONE_NEWPID {
             namespaces::join(*flag, name, namespace)?;
         }
     }
-    // Now the creating process writes the id mappings, moves us into the control groups and runs
-    // the hooks that want both.
+    // Meanwhile the creating process writes the id mappings and runs the hooks that want them and
+    // the control groups.
     let pid = inherited.channel.wait()?;
     if plan.namespaces.has(libc::CLONE_NEWUSER) {
         become_root()?;

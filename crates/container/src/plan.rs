@@ -172,6 +172,7 @@ impl<'a> Plan<'a> {
         let joined = self.namespaces.open_joined()?;
         let (channel, theirs) = Channel::pair()?;
         let target = self.cgroup.clone_target()?;
+        let entrances = self.cgroup.entrances()?;
         let flags = self.namespaces.clone_flags();
         let own_pid_namespace = join_pid_namespace(&joined)?;
         // SAFETY: the engine and its callers start no thread before this point.
@@ -179,34 +180,43 @@ impl<'a> Plan<'a> {
         let pid = match side.context(|| "clone the container's init process".into())? {
             Side::Child => {
                 drop(channel);
-                init::run(self, init::Inherited { channel: theirs, fifo, joined })
+                init::run(self, init::Inherited { channel: theirs, fifo, joined, entrances })
             }
             Side::Parent { pid } => pid,
         };
-        drop(theirs);
+        drop((theirs, entrances));
         let mut child = Child::new(pid);
         restore_pid_namespace(own_pid_namespace)?;
         let process = Init::of(pid)?;
-        self.supervise(channel, pid, target.is_some())?;
+        self.supervise(channel, pid)?;
         child.keep();
         Ok(process)
     }
 
     /// The creating side's part while init sets up the container.
-    fn supervise(&self, mut channel: Channel, pid: u32, in_cgroup: bool) -> Result<()> {
+    fn supervise(&self, mut channel: Channel, pid: u32) -> Result<()> {
         if self.namespaces.is_new(libc::CLONE_NEWUSER) {
             self.map_ids(pid)?;
         }
-        if !in_cgroup {
-            self.cgroup.add(pid)?;
+        if self.has_early_hooks() {
+            // They find init in its control groups.
+            channel.wait()?;
+            let hooks = self.options.spec.hooks().as_ref();
+            let prestart = hooks.and_then(|hooks| hooks.prestart().as_ref());
+            self.subject.run("prestart", prestart, Status::Creating, Some(pid))?;
+            let create_runtime = hooks.and_then(|hooks| hooks.create_runtime().as_ref());
+            self.subject.run("createRuntime", create_runtime, Status::Creating, Some(pid))?;
         }
-        let hooks = self.options.spec.hooks().as_ref();
-        let prestart = hooks.and_then(|hooks| hooks.prestart().as_ref());
-        self.subject.run("prestart", prestart, Status::Creating, Some(pid))?;
-        let create_runtime = hooks.and_then(|hooks| hooks.create_runtime().as_ref());
-        self.subject.run("createRuntime", create_runtime, Status::Creating, Some(pid))?;
         channel.go(pid)?;
         channel.wait().map(drop)
+    }
+
+    /// Whether hooks run before init sets anything up.
+    pub(crate) fn has_early_hooks(&self) -> bool {
+        let hooks = self.options.spec.hooks().as_ref();
+        let some = |list: Option<&Vec<Hook>>| list.is_some_and(|hooks| !hooks.is_empty());
+        some(hooks.and_then(|hooks| hooks.prestart().as_ref()))
+            || some(hooks.and_then(|hooks| hooks.create_runtime().as_ref()))
     }
 
     fn map_ids(&self, pid: u32) -> Result<()> {

@@ -9,8 +9,9 @@ mod files;
 mod v1;
 mod v2;
 
-use std::io;
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
@@ -96,12 +97,16 @@ impl Cgroup {
         files::open_directory(path).map(Some).context(|| format!("open cgroup {}", path.display()))
     }
 
-    /// Moves a process into the groups.
-    pub(crate) fn add(&self, pid: u32) -> Result<()> {
-        for path in self.directories() {
-            files::write(&path.join("cgroup.procs"), &pid.to_string())?;
-        }
-        Ok(())
+    /// The way into the groups for a process that can't be cloned into them (version 1).
+    pub(crate) fn entrances(&self) -> Result<Entrances> {
+        let CgroupPaths::V1(paths) = &self.0 else { return Ok(Entrances(Vec::new())) };
+        let open = |(_, path): &(String, PathBuf)| {
+            let path = path.join("tasks");
+            let file = std::fs::OpenOptions::new().write(true).open(&path);
+            let file = file.context(|| format!("open {}", path.display()))?;
+            Ok((path, file))
+        };
+        paths.iter().map(open).collect::<Result<_>>().map(Entrances)
     }
 
     /// The pids of all processes in the groups and below, without those that have ended.
@@ -189,6 +194,30 @@ impl Cgroup {
             CgroupPaths::V1(paths) => v1::directory(paths, controller).map(Path::to_owned),
             _ => None,
         }
+    }
+}
+
+/// Open files by which a process with one thread moves itself into control groups.
+///
+/// Another process's move makes the kernel wait until no process is just forking or ending, which
+/// takes milliseconds (`cgroup_procs_write_start` in kernel/cgroup/cgroup.c). A thread that moves
+/// itself, by a 0 in `tasks`, waits for nothing; and this process has no other thread.
+#[derive(Debug)]
+pub(crate) struct Entrances(Vec<(PathBuf, File)>);
+
+impl Entrances {
+    /// Moves the calling thread into the groups.
+    pub(crate) fn enter(&self) -> Result<()> {
+        for (path, file) in &self.0 {
+            let mut file: &File = file;
+            file.write_all(b"0").context(|| format!("enter the cgroup of {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// The files' descriptors.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.0.iter().map(|(_, file)| file.as_raw_fd())
     }
 }
 
