@@ -13,7 +13,7 @@ in_both!(debug_logs_each_step_with_its_time, |h: &Harness| {
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let steps: Vec<&str> = lines
         .iter()
-        .filter(|line| line["id"] == "box" && line["took"].is_string())
+        .filter(|line| line["container"] == "box" && line["took"].is_string())
         .map(|line| line["step"].as_str().unwrap())
         .collect();
     let expected: &[&str] = match h.isolation {
