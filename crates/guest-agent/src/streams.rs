@@ -77,7 +77,15 @@ async fn output(
     let end = ended(exit);
     tokio::pin!(end);
     loop {
-        match pipe.try_read(&mut buffer) {
+        // `try_read` goes by the readiness that the runtime has heard of, and news of the last
+        // data may be still under way when the end is known. So then the pipe itself is asked.
+        let read = if has_ended {
+            rustix::io::retry_on_intr(|| rustix::io::read(&pipe, &mut buffer[..]))
+                .map_err(io::Error::from)
+        } else {
+            pipe.try_read(&mut buffer)
+        };
+        match read {
             Ok(0) => break,
             Ok(n) => write_chunk(writer, &buffer[..n]).await?,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -165,4 +173,36 @@ async fn read_chunk(
     chunk.resize(usize::from(length), 0);
     reader.read_exact(chunk).await?;
     Ok(length > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use runhcs_compute::ExitStatus;
+    use tokio::sync::watch;
+
+    use super::*;
+
+    /// The end of a process may be known before the runtime has heard of its last words.
+    #[tokio::test(flavor = "current_thread")]
+    async fn last_words_are_not_lost() {
+        let (read, write) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).expect("make a pipe");
+        let pipe = pipe::Receiver::from_owned_fd(read).expect("watch the pipe");
+        let (end, exit) = watch::channel(None);
+        let mut sent = Vec::new();
+        {
+            let output = output(&mut sent, pipe, exit);
+            tokio::pin!(output);
+            // It has found the pipe empty and waits.
+            let waited = tokio::time::timeout(Duration::from_millis(20), &mut output).await;
+            assert!(waited.is_err(), "it ended with the process running");
+            // Nothing in here lets the runtime look at its descriptors.
+            rustix::io::write(&write, b"last words").expect("write to the pipe");
+            end.send_replace(Some(ExitStatus::Exited(0)));
+            output.await.expect("pass the output on");
+        }
+        assert_eq!(sent, b"\x00\x0alast words\x00\x00");
+    }
 }
