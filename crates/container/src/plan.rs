@@ -8,7 +8,7 @@ use oci_spec::runtime::{Hook, LinuxIdMapping, Process};
 use runhcs_compute::{Error, Result, Status};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroups::{Cgroup, CgroupPaths};
+use crate::cgroups::{Cgroup, CgroupPaths, Limits};
 use crate::channel::Channel;
 use crate::clone::{Side, clone};
 use crate::credentials::Credentials;
@@ -46,6 +46,7 @@ pub struct Plan<'a> {
     pub(crate) namespaces: Namespaces,
     pub(crate) root: RootPlan<'a>,
     pub(crate) cgroup: Cgroup,
+    limits: Limits,
     pub(crate) credentials: Credentials<'a>,
     pub(crate) filter: Option<Filter>,
     pub(crate) program: Program,
@@ -99,6 +100,7 @@ impl<'a> Plan<'a> {
         }
         let mut credentials = Credentials::new(process)?;
         let paths = CgroupPaths::new(options.id, linux.cgroups_path().as_deref())?;
+        let limits = Limits::parse(&paths, linux.resources().as_ref())?;
         let hooks = spec.hooks().as_ref();
         let list = |hooks: Option<&Vec<Hook>>| hooks.cloned().unwrap_or_default();
         let annotations: BTreeMap<_, _> =
@@ -132,6 +134,7 @@ impl<'a> Plan<'a> {
             process,
             root: RootPlan::new(spec)?,
             cgroup: Cgroup(paths),
+            limits,
             filter: linux.seccomp().as_ref().map(Filter::new).transpose()?,
             program: Program::new(process, options.preserve_fds)?,
             namespaces,
@@ -155,6 +158,7 @@ impl<'a> Plan<'a> {
     pub fn create(mut self) -> Result<Init> {
         let cgroup = self.cgroup.clone();
         let directory = self.resources.runtime_dir.clone();
+        cgroup.refuse_used()?;
         let outcome = self.create_in_steps();
         if outcome.is_err() {
             // The error to report is the first one; what can't be undone now, `delete` finds by
@@ -166,8 +170,7 @@ impl<'a> Plan<'a> {
     }
 
     fn create_in_steps(&mut self) -> Result<Init> {
-        let linux = self.options.spec.linux().as_ref();
-        self.cgroup.create(linux.and_then(|linux| linux.resources().as_ref()))?;
+        self.cgroup.create(&self.limits)?;
         let fifo = barrier::make(&self.resources.runtime_dir)?;
         let joined = self.namespaces.open_joined()?;
         let (channel, theirs) = Channel::pair()?;

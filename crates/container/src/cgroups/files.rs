@@ -1,14 +1,14 @@
 //! Reading and writing the control files, whichever the version.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use runhcs_compute::Result;
 use rustix::fs::{Mode, OFlags};
 
-use crate::error::Context;
+use crate::error::{Context, invalid};
 
 /// `path` in a hierarchy: absolute below its root, relative below the caller's own group.
 pub(crate) fn below(mount_point: &Path, own: &Path, path: &Path) -> PathBuf {
@@ -26,6 +26,25 @@ pub(crate) fn open_directory(path: &Path) -> rustix::io::Result<OwnedFd> {
 
 pub(crate) fn write(path: &Path, value: &str) -> Result<()> {
     fs::write(path, value).context(|| format!("write {value:?} to {}", path.display()))
+}
+
+/// Writes to a control file that must exist already: `NotFound` if it doesn't, where making it
+/// would be refused as a lack of permission.
+pub(crate) fn write_existing(path: &Path, value: &str) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
+}
+
+/// Refuses a memory limit that is below what is in use: the kernel would kill rather than refuse
+/// (`linux.resources.memory.checkBeforeUpdate`).
+pub(crate) fn check_usage(path: &Path, limit: u64) -> Result<()> {
+    let text = fs::read_to_string(path).context(|| format!("read {}", path.display()))?;
+    match text.trim().parse::<u64>() {
+        Ok(usage) if usage > limit => Err(invalid(
+            "linux.resources.memory.limit",
+            format!("{limit} is below the {usage} bytes in use, and checkBeforeUpdate is set"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The pids in a `cgroup.procs`; none if the group is gone.

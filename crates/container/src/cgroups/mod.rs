@@ -6,19 +6,23 @@
 mod device_filter;
 mod device_rules;
 mod files;
+mod limits;
 mod v1;
+mod v1_limits;
 mod v2;
+mod v2_limits;
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Component, Path, PathBuf};
 
-use oci_spec::runtime::LinuxResources;
 use runhcs_compute::{ContainerId, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, invalid};
+pub(crate) use limits::Limits;
+
 use crate::rootfs::mounts::PlannedMount;
 use crate::rootfs::resolve::Root;
 
@@ -76,18 +80,42 @@ impl CgroupPaths {
 pub(crate) struct Cgroup(pub CgroupPaths);
 
 impl Cgroup {
+    /// Refuses groups that others use: their processes would be limited, frozen and killed with
+    /// the container's.
+    pub(crate) fn refuse_used(&self) -> Result<()> {
+        let Some(path) = self.counting().filter(|path| path.exists()) else { return Ok(()) };
+        let used = self.processes()?.len();
+        if used > 0 {
+            return Err(invalid(
+                "linux.cgroupsPath",
+                format!("cgroup {} exists and has {used} process(es) in it", path.display()),
+            ));
+        }
+        if self.is_frozen()? {
+            return Err(invalid(
+                "linux.cgroupsPath",
+                format!("cgroup {} exists and is frozen", path.display()),
+            ));
+        }
+        Ok(())
+    }
+
     /// Makes the directories and sets the limits.
-    pub(crate) fn create(&self, resources: Option<&LinuxResources>) -> Result<()> {
+    pub(crate) fn create(&self, limits: &Limits) -> Result<()> {
         match &self.0 {
-            CgroupPaths::V1(paths) => v1::create(paths, resources),
-            CgroupPaths::V2(path) => v2::create(path, resources),
-            CgroupPaths::None => match resources.filter(|r| **r != LinuxResources::default()) {
-                None => Ok(()),
-                Some(_) => Err(invalid(
-                    "linux.resources",
-                    "limits were asked for, but no cgroup hierarchy is mounted on this system",
-                )),
-            },
+            CgroupPaths::V1(paths) => v1::create(paths)?,
+            CgroupPaths::V2(path) => v2::create(path)?,
+            CgroupPaths::None => {}
+        }
+        self.limit(limits)
+    }
+
+    /// Sets limits.
+    pub(crate) fn limit(&self, limits: &Limits) -> Result<()> {
+        match &self.0 {
+            CgroupPaths::V1(paths) => v1::limit(paths, limits),
+            CgroupPaths::V2(path) => v2::limit(path, limits),
+            CgroupPaths::None => Ok(()),
         }
     }
 

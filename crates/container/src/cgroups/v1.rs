@@ -6,11 +6,11 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::LinuxResources;
 use runhcs_compute::Result;
 
 use super::device_filter::{Kind, Rule};
-use super::{device_rules, files};
+use super::files;
+use super::limits::Limits;
 use crate::error::{Context, invalid};
 use crate::rootfs::mounts::{Kind as MountKind, PlannedMount, clone_tree};
 use crate::rootfs::options::{Bind, MountOptions};
@@ -70,34 +70,30 @@ pub(crate) fn directory<'a>(paths: &'a [(String, PathBuf)], controller: &str) ->
         .map(|(_, path)| path.as_path())
 }
 
-pub(crate) fn create(
-    paths: &[(String, PathBuf)],
-    resources: Option<&LinuxResources>,
-) -> Result<()> {
+/// Makes the groups; [`limit`] then sets their limits.
+pub(crate) fn create(paths: &[(String, PathBuf)]) -> Result<()> {
     for (controllers, path) in paths {
         fs::create_dir_all(path).context(|| format!("make cgroup {}", path.display()))?;
         if controllers.split(',').any(|name| name == "cpuset") {
             inherit_cpuset(path).context(|| format!("set up cgroup {}", path.display()))?;
         }
     }
-    let settings = resources.map(settings).transpose()?.unwrap_or_default();
-    for (controller, file, value) in settings {
-        let path = directory(paths, controller).ok_or_else(|| {
-            invalid(
-                "linux.resources",
-                format!("this system has no cgroup controller `{controller}`"),
-            )
-        })?;
-        files::write(&path.join(file), &value)?;
+    Ok(())
+}
+
+/// Sets the limits of groups that exist.
+pub(crate) fn limit(paths: &[(String, PathBuf)], limits: &Limits) -> Result<()> {
+    if let (Some(limit), Some(path)) = (limits.check_usage, directory(paths, "memory")) {
+        files::check_usage(&path.join("memory.usage_in_bytes"), limit)?;
     }
-    if let Some(rules) = device_rules::parse(resources)? {
-        let path = directory(paths, "devices").ok_or_else(|| {
-            invalid("linux.resources.devices", "this system has no cgroup controller `devices`")
-        })?;
-        for rule in rules {
-            let file = if rule.allow { "devices.allow" } else { "devices.deny" };
-            files::write(&path.join(file), &device_line(&rule))?;
-        }
+    limits.write(|setting| directory(paths, setting.controller).map(Path::to_owned))?;
+    let Some(rules) = &limits.devices else { return Ok(()) };
+    let path = directory(paths, "devices").ok_or_else(|| {
+        invalid("linux.resources.devices", "this system has no cgroup controller `devices`")
+    })?;
+    for rule in rules {
+        let file = if rule.allow { "devices.allow" } else { "devices.deny" };
+        files::write(&path.join(file), &device_line(rule))?;
     }
     Ok(())
 }
@@ -120,72 +116,6 @@ fn inherit_cpuset(path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Controller, file and value for every limit.
-fn settings(resources: &LinuxResources) -> Result<Vec<(&'static str, String, String)>> {
-    let mut list = Vec::new();
-    let mut set = |controller, file: &str, value: Option<String>| {
-        if let Some(value) = value {
-            list.push((controller, file.to_owned(), value));
-        }
-    };
-    let text = |value: Option<i64>| value.filter(|v| *v != 0).map(|v| v.to_string());
-    if let Some(memory) = resources.memory() {
-        set("memory", "memory.limit_in_bytes", text(memory.limit()));
-        set("memory", "memory.memsw.limit_in_bytes", text(memory.swap()));
-        set("memory", "memory.soft_limit_in_bytes", text(memory.reservation()));
-        set("memory", "memory.kmem.tcp.limit_in_bytes", text(memory.kernel_tcp()));
-        set("memory", "memory.swappiness", memory.swappiness().map(|v| v.to_string()));
-        set(
-            "memory",
-            "memory.oom_control",
-            memory.disable_oom_killer().filter(|v| *v).map(|_| "1".into()),
-        );
-    }
-    if let Some(cpu) = resources.cpu() {
-        let number = |value: Option<u64>| value.filter(|v| *v != 0).map(|v| v.to_string());
-        set("cpu", "cpu.shares", number(cpu.shares()));
-        set("cpu", "cpu.cfs_period_us", number(cpu.period()));
-        set("cpu", "cpu.cfs_quota_us", text(cpu.quota()));
-        set("cpu", "cpu.cfs_burst_us", number(cpu.burst()));
-        set("cpu", "cpu.idle", text(cpu.idle()));
-        set("cpu", "cpu.rt_period_us", number(cpu.realtime_period()));
-        set("cpu", "cpu.rt_runtime_us", text(cpu.realtime_runtime()));
-        set("cpuset", "cpuset.cpus", cpu.cpus().clone().filter(|v| !v.is_empty()));
-        set("cpuset", "cpuset.mems", cpu.mems().clone().filter(|v| !v.is_empty()));
-    }
-    if let Some(pids) = resources.pids() {
-        let limit = pids.limit();
-        let value = if limit > 0 { limit.to_string() } else { "max".into() };
-        set("pids", "pids.max", (limit != 0).then_some(value));
-    }
-    if let Some(block) = resources.block_io() {
-        set("blkio", "blkio.bfq.weight", block.weight().filter(|w| *w != 0).map(|w| w.to_string()));
-        let devices = [
-            ("blkio.throttle.read_bps_device", block.throttle_read_bps_device()),
-            ("blkio.throttle.write_bps_device", block.throttle_write_bps_device()),
-            ("blkio.throttle.read_iops_device", block.throttle_read_iops_device()),
-            ("blkio.throttle.write_iops_device", block.throttle_write_iops_device()),
-        ];
-        for (file, limits) in devices {
-            for limit in limits.iter().flatten() {
-                let line = format!("{}:{} {}", limit.major(), limit.minor(), limit.rate());
-                set("blkio", file, Some(line));
-            }
-        }
-    }
-    for limit in resources.hugepage_limits().iter().flatten() {
-        let file = format!("hugetlb.{}.limit_in_bytes", limit.page_size());
-        set("hugetlb", &file, Some(limit.limit().to_string()));
-    }
-    if resources.unified().as_ref().is_some_and(|unified| !unified.is_empty()) {
-        return Err(invalid(
-            "linux.resources.unified",
-            "is for cgroup version 2; this system has version 1",
-        ));
-    }
-    Ok(list)
 }
 
 /// A rule as `devices.allow` and `devices.deny` take it.
@@ -272,23 +202,5 @@ mod tests {
         assert_eq!(found[0].mount_point, Path::new("/sys/fs/cgroup/cpu,cpuacct"));
         assert_eq!(found[0].own_path, Path::new("a"));
         assert_eq!(found[1].controllers, "systemd");
-    }
-
-    #[test]
-    fn limits_become_files() {
-        let resources: LinuxResources = serde_json::from_str(
-            r#"{"memory":{"limit":1048576,"swap":-1},"cpu":{"shares":512,"quota":-1,"cpus":"0"},
-                "pids":{"limit":-1}}"#,
-        )
-        .unwrap();
-        let list = settings(&resources).unwrap();
-        let has = |c: &str, f: &str, v: &str| {
-            list.iter().any(|(a, b, d)| (*a, b.as_str(), d.as_str()) == (c, f, v))
-        };
-        assert!(has("memory", "memory.limit_in_bytes", "1048576"));
-        assert!(has("memory", "memory.memsw.limit_in_bytes", "-1"));
-        assert!(has("cpu", "cpu.cfs_quota_us", "-1"));
-        assert!(has("cpuset", "cpuset.cpus", "0"));
-        assert!(has("pids", "pids.max", "max"));
     }
 }
