@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{Harness, binary};
 
-const APPLETS: [&str; 24] = [
+const APPLETS: [&str; 25] = [
     "sh",
     "cat",
     "echo",
@@ -24,6 +24,7 @@ const APPLETS: [&str; 24] = [
     "true",
     "false",
     "head",
+    "tail",
     "stty",
     "tty",
     "httpd",

@@ -7,10 +7,12 @@ mod error;
 mod exit;
 mod id;
 mod signal;
+pub mod stats;
 mod system;
 
 pub use error::{Error, Result};
 pub use exit::ExitStatus;
 pub use id::{ContainerId, InvalidId};
 pub use signal::{InvalidSignal, Scope, Signal};
-pub use system::{ComputeSystem, Status};
+pub use stats::Stats;
+pub use system::{ComputeSystem, OomNotice, Status};

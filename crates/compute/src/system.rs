@@ -35,6 +35,16 @@ impl fmt::Display for Status {
     }
 }
 
+/// What a wait for exhausted memory came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OomNotice {
+    /// How often a container's memory was exhausted so far, counted from any point on.
+    pub total: u64,
+    /// Whether the container has ended, so that the count is final.
+    pub ended: bool,
+}
+
 /// A container that exists in some compute service: on this host, in a utility VM, or in the
 /// Windows Host Compute Service.
 pub trait ComputeSystem {

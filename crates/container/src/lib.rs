@@ -20,6 +20,7 @@ mod network;
 mod plan;
 mod proc;
 mod program;
+mod resources;
 mod rootfs;
 mod seccomp;
 mod terminal;
@@ -36,6 +37,7 @@ pub use container::Container;
 pub use exec::ExecOptions;
 pub use network::loopback_up;
 pub use plan::{Plan, Resources};
+pub use resources::OomWatch;
 pub use terminal::receive as receive_terminal;
 
 /// What the engine needs to create a container.

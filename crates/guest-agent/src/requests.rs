@@ -104,6 +104,11 @@ async fn answer(server: &Rc<Server>, request: Request) -> Result<Reply, Failure>
         Request::ListProcesses(id) => server.processes(&id).map(Reply::Processes),
         Request::PauseContainer(id) => server.freeze(&id, true).await.map(done),
         Request::ResumeContainer(id) => server.freeze(&id, false).await.map(done),
+        Request::UpdateContainer(update) => server.update(*update).await.map(done),
+        Request::ContainerStats(id) => {
+            server.stats(&id).await.map(|stats| Reply::Stats(Box::new(stats)))
+        }
+        Request::WaitOom(wait) => server.wait_oom(wait).await.map(Reply::Oom),
         Request::DeleteContainer(id) => server.delete(&id).await.map(done),
         Request::DeleteProcess(key) => server.forget(&key).map(done),
         Request::Sync => {

@@ -5,11 +5,14 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use oci_spec::runtime::{Process as ProcessSpec, Spec};
-use runhcs_compute::{ComputeSystem, ContainerId, Scope, Signal, Status};
+use runhcs_compute::{ComputeSystem, ContainerId, OomNotice, Scope, Signal, Stats, Status};
 use runhcs_container::{Container, CreateOptions, ExecOptions, Init, Plan, Stdio};
-use runhcs_protocol::guest::{CreateContainer, CreateProcess, Failure, ProcessKey, TerminalSize};
+use runhcs_protocol::guest::{
+    CreateContainer, CreateProcess, Failure, ProcessKey, TerminalSize, UpdateContainer, WaitOom,
+};
 use runhcs_protocol::stream::Stream;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
@@ -204,6 +207,26 @@ impl Server {
     /// What a container is doing.
     pub fn status(&self, id: &ContainerId) -> Outcome<Status> {
         self.guest(id)?.container.status().map_err(|error| engine::failure(&error))
+    }
+
+    /// Sets a container's limits.
+    pub async fn update(&self, update: UpdateContainer) -> Outcome<()> {
+        let guest = self.guest(&update.id)?;
+        engine::run(move || guest.container.update(&update.resources)).await
+    }
+
+    /// What a container uses.
+    pub async fn stats(&self, id: &ContainerId) -> Outcome<Stats> {
+        let guest = self.guest(id)?;
+        engine::run(move || guest.container.stats()).await
+    }
+
+    /// Waits for exhausted memory. The guest has cgroup version 2, which counts from the
+    /// container's beginning, so a watch that is begun anew has missed nothing.
+    pub async fn wait_oom(&self, wait: WaitOom) -> Outcome<OomNotice> {
+        let guest = self.guest(&wait.id)?;
+        let limit = Duration::from_millis(wait.limit);
+        engine::run(move || guest.container.watch_oom()?.wait(wait.known, limit)).await
     }
 
     /// The pids of a container's processes.

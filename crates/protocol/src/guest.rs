@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use oci_spec::runtime::{Process, Spec};
-use runhcs_compute::{ContainerId, ExitStatus, Scope, Signal, Status};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
+use runhcs_compute::{ContainerId, ExitStatus, OomNotice, Scope, Signal, Stats, Status};
 use serde::{Deserialize, Serialize};
 
 use crate::agent_log::LogLine;
@@ -92,6 +92,13 @@ pub enum Request {
     PauseContainer(ContainerId),
     /// Thaws a container. Answered by `Done`.
     ResumeContainer(ContainerId),
+    /// Sets limits, all that the resources name. Answered by `Done`.
+    UpdateContainer(Box<UpdateContainer>),
+    /// Answered by `Stats`.
+    ContainerStats(ContainerId),
+    /// Answered by `Oom` when the count of out-of-memory kills is another than the one known, when
+    /// the container has ended, or when the time is over.
+    WaitOom(WaitOom),
     /// Kills what runs and frees everything of the container; `Done` also when there is none.
     DeleteContainer(ContainerId),
     /// Forgets an exec'd process that has ended. `Done` also when there is none.
@@ -114,6 +121,9 @@ impl Request {
             Self::ListProcesses(_) => "list processes",
             Self::PauseContainer(_) => "pause container",
             Self::ResumeContainer(_) => "resume container",
+            Self::UpdateContainer(_) => "update container",
+            Self::ContainerStats(_) => "measure container",
+            Self::WaitOom(_) => "wait for exhausted memory",
             Self::DeleteContainer(_) => "delete container",
             Self::DeleteProcess(_) => "forget process",
             Self::Sync => "sync",
@@ -125,12 +135,15 @@ impl Request {
         Some(match self {
             Self::CreateContainer(create) => &create.id,
             Self::CreateProcess(create) => &create.container,
+            Self::UpdateContainer(update) => &update.id,
+            Self::WaitOom(wait) => &wait.id,
             Self::WaitProcess(process)
             | Self::SignalProcess { process, .. }
             | Self::ResizeTerminal { process, .. }
             | Self::DeleteProcess(process) => &process.container,
             Self::StartContainer(id)
             | Self::ContainerStatus(id)
+            | Self::ContainerStats(id)
             | Self::ListProcesses(id)
             | Self::PauseContainer(id)
             | Self::ResumeContainer(id)
@@ -158,6 +171,28 @@ pub struct CreateProcess {
     pub container: ContainerId,
     /// What to run.
     pub process: Process,
+}
+
+/// New limits for a container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateContainer {
+    /// Its id.
+    pub id: ContainerId,
+    /// The limits.
+    pub resources: LinuxResources,
+}
+
+/// A wait for exhausted memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WaitOom {
+    /// The container's id.
+    pub id: ContainerId,
+    /// The count that the host knows; `None` to be told it at once.
+    pub known: Option<u64>,
+    /// How long to wait, in milliseconds.
+    pub limit: u64,
 }
 
 /// A terminal's size, in character cells.
@@ -189,6 +224,10 @@ pub enum Reply {
     Status(Status),
     /// Processes of the container.
     Processes(Vec<u32>),
+    /// What the container uses.
+    Stats(Box<Stats>),
+    /// What the wait came to.
+    Oom(OomNotice),
     /// It failed.
     Failed(Failure),
 }

@@ -1,11 +1,16 @@
 //! The command line, compatible with runc's.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use runhcs_compute::ContainerId;
 use runhcs_spec::Isolation;
+
+mod update;
+
+pub use update::UpdateArgs;
 
 /// What `--version` prints after the name. Podman and containerd read the `spec:` line.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nspec: ", "1.2.0");
@@ -90,6 +95,10 @@ pub enum Verb {
     Pause(IdArgs),
     /// Thaw a container's processes.
     Resume(IdArgs),
+    /// Change a container's limits.
+    Update(Box<UpdateArgs>),
+    /// Print what a container uses, and when its memory is exhausted.
+    Events(EventsArgs),
     /// Write a new config.json.
     Spec(SpecArgs),
     /// Print what this runtime supports as JSON.
@@ -109,6 +118,8 @@ impl Verb {
             }
             Self::Kill(args) => &args.id,
             Self::Delete(args) => &args.id,
+            Self::Update(args) => &args.id,
+            Self::Events(args) => &args.id,
             Self::Shim(args) => &args.id,
             Self::Exec(ExecArgs { operands, .. }) | Self::Ps(PsArgs { operands, .. }) => {
                 return split_id(operands).ok().map(|(id, _)| id);
@@ -294,6 +305,27 @@ pub struct PsArgs {
 pub fn split_id(operands: &[String]) -> anyhow::Result<(ContainerId, &[String])> {
     let (id, rest) = operands.split_first().context("give the container's id")?;
     Ok((id.parse()?, rest))
+}
+
+/// What is to be told of a container.
+#[derive(Args, Debug)]
+pub struct EventsArgs {
+    /// The container's id.
+    pub id: ContainerId,
+    /// Time between two statistics, such as 500ms, 5s or 1m.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = interval)]
+    pub interval: Duration,
+    /// Print the statistics once and return.
+    #[arg(long)]
+    pub stats: bool,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if interval.is_zero() {
+        return Err("the interval must be greater than 0".to_owned());
+    }
+    Ok(interval)
 }
 
 /// Where to write a configuration.

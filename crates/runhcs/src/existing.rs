@@ -1,8 +1,10 @@
 //! A container that the store knows, reached through its compute service.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
-use oci_spec::runtime::Spec;
-use runhcs_compute::{ComputeSystem, ContainerId, Status};
+use oci_spec::runtime::{LinuxResources, Spec};
+use runhcs_compute::{ComputeSystem, ContainerId, OomNotice, Stats, Status};
 use runhcs_container::{Container, Init, Resources};
 use runhcs_state::{Entry, ProcessHandle, Record, Store};
 use runhcs_uvm::{Vm, VmContainer};
@@ -129,6 +131,33 @@ impl Existing {
         }
     }
 
+    /// Sets limits, all that the resources name.
+    pub fn update(&self, resources: &LinuxResources) -> Result<()> {
+        match &self.service {
+            Service::Process(container) => Ok(container.update(resources)?),
+            Service::Vm(container) => Ok(container.update(resources)?),
+            Service::None => self.require().map(|_| ()),
+        }
+    }
+
+    /// What it uses.
+    pub fn stats(&self) -> Result<Stats> {
+        match &self.service {
+            Service::Process(container) => Ok(container.stats()?),
+            Service::Vm(container) => Ok(container.stats()?),
+            Service::None => self.require().map(|_| Stats::default()),
+        }
+    }
+
+    /// Begins to watch for exhausted memory.
+    pub fn watch_oom(&self) -> Result<OomWatch<'_>> {
+        match &self.service {
+            Service::Process(container) => Ok(OomWatch::Process(Box::new(container.watch_oom()?))),
+            Service::Vm(container) => Ok(OomWatch::Vm(container)),
+            Service::None => self.require().and_then(|_| bail!("{} has ended", self.record.id)),
+        }
+    }
+
     /// It as a process-isolated container.
     pub fn container(&self) -> Option<&Container> {
         match &self.service {
@@ -152,6 +181,26 @@ impl Existing {
             return Ok(status);
         }
         bail!("cannot {operation} container {} that is {status}", self.record.id)
+    }
+}
+
+/// Notices that a container's memory is exhausted.
+#[derive(Debug)]
+pub enum OomWatch<'a> {
+    /// On this host.
+    Process(Box<runhcs_container::OomWatch>),
+    /// In the VM.
+    Vm(&'a VmContainer),
+}
+
+impl OomWatch<'_> {
+    /// Waits until the count of kills is another than `known`, the container has ended, or
+    /// `limit` has passed; not at all if nothing is known yet.
+    pub fn wait(&mut self, known: Option<u64>, limit: Duration) -> Result<OomNotice> {
+        Ok(match self {
+            Self::Process(watch) => watch.wait(known, limit)?,
+            Self::Vm(container) => container.wait_oom(known, limit)?,
+        })
     }
 }
 

@@ -1,7 +1,12 @@
 //! A container in a VM as a compute system.
 
-use runhcs_compute::{ComputeSystem, ContainerId, Error, Result, Scope, Signal, Status};
-use runhcs_protocol::guest::{Failure, ProcessKey, Reply, Request};
+use std::time::Duration;
+
+use oci_spec::runtime::LinuxResources;
+use runhcs_compute::{
+    ComputeSystem, ContainerId, Error, OomNotice, Result, Scope, Signal, Stats, Status,
+};
+use runhcs_protocol::guest::{Failure, ProcessKey, Reply, Request, UpdateContainer, WaitOom};
 
 use crate::Vm;
 use crate::connection::Failed;
@@ -20,6 +25,55 @@ impl VmContainer {
     fn change(&self, operation: &'static str, request: Request) -> Result<()> {
         let text = format!("{operation} container {}", self.id);
         self.vm.done(&text, &self.id, request).map_err(|error| self.refine(operation, error))
+    }
+
+    /// Asks for something that is answered with more than that it is done. `expected` takes the
+    /// answer that makes sense.
+    fn ask<T>(
+        &self,
+        operation: &'static str,
+        request: Request,
+        expected: impl FnOnce(Reply) -> std::result::Result<T, Reply>,
+    ) -> Result<T> {
+        let text = format!("{operation} container {}", self.id);
+        let reply = self.vm.ask_guest(&text, Some(&self.id), request);
+        expected(reply.map_err(|error| self.refine(operation, error))?).map_err(|reply| {
+            Error::failed(format!("cannot {text}"), format!("the answer makes no sense: {reply:?}"))
+        })
+    }
+
+    /// Sets limits in the guest.
+    ///
+    /// # Errors
+    /// Names the field that is wrong, or that the guest's kernel refuses.
+    pub fn update(&self, resources: &LinuxResources) -> Result<()> {
+        let update = UpdateContainer { id: self.id.clone(), resources: resources.clone() };
+        self.change("update", Request::UpdateContainer(Box::new(update)))
+    }
+
+    /// What the container uses in the guest.
+    pub fn stats(&self) -> Result<Stats> {
+        self.ask("measure", Request::ContainerStats(self.id.clone()), |reply| match reply {
+            Reply::Stats(stats) => Ok(*stats),
+            reply => Err(reply),
+        })
+    }
+
+    /// Waits until the count of out-of-memory kills is another than `known`, the container has
+    /// ended, or `limit` has passed; not at all if nothing is known yet.
+    pub fn wait_oom(&self, known: Option<u64>, limit: Duration) -> Result<OomNotice> {
+        let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let request = Request::WaitOom(WaitOom { id: self.id.clone(), known, limit });
+        match self.ask("watch", request, |reply| match reply {
+            Reply::Oom(notice) => Ok(notice),
+            reply => Err(reply),
+        }) {
+            // Deleted, or gone with its VM, while nobody looked.
+            Err(Error::NotFound(_) | Error::InvalidStatus { status: Status::Stopped, .. }) => {
+                Ok(OomNotice { total: known.unwrap_or_default(), ended: true })
+            }
+            other => other,
+        }
     }
 
     /// Sorts an error by what the caller can do about it.

@@ -17,6 +17,9 @@ const SHUTDOWN: Duration = Duration::from_secs(10);
 /// For what the shim does by itself.
 const LOCAL: Duration = Duration::from_secs(5);
 
+/// How long the agent may take for what it can answer at once.
+const ANSWER: Duration = Duration::from_secs(30);
+
 /// How long the agent may take to answer. A guest may run on a translator, on a busy host.
 pub fn of(request: &Request) -> Duration {
     Duration::from_secs(match request {
@@ -25,7 +28,9 @@ pub fn of(request: &Request) -> Duration {
         // It waits for processes to die and for memory to be given back.
         Request::DeleteContainer(_) => 60,
         Request::Sync => 5,
-        _ => 30,
+        // On top of the time that it may wait for something to happen.
+        Request::WaitOom(wait) => return ANSWER + Duration::from_millis(wait.limit),
+        _ => return ANSWER,
     })
 }
 

@@ -3,10 +3,13 @@
 //! [`CgroupPaths`] says where they are going to be and is stored before they exist; [`Cgroup`]
 //! works on them.
 
+mod complete;
 mod device_filter;
 mod device_rules;
 mod files;
 mod limits;
+mod oom;
+mod stats;
 mod v1;
 mod v1_limits;
 mod v2;
@@ -22,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, invalid};
 pub(crate) use limits::Limits;
+pub(crate) use oom::OomSource;
 
 use crate::rootfs::mounts::PlannedMount;
 use crate::rootfs::resolve::Root;
