@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{Harness, binary};
 
-const APPLETS: [&str; 25] = [
+const APPLETS: [&str; 36] = [
     "sh",
     "cat",
     "echo",
@@ -33,6 +33,17 @@ const APPLETS: [&str; 25] = [
     "kill",
     "grep",
     "ulimit",
+    "stat",
+    "ln",
+    "mv",
+    "rm",
+    "mkdir",
+    "rmdir",
+    "chmod",
+    "chown",
+    "mkfifo",
+    "dd",
+    "truncate",
 ];
 
 /// A bundle in the test's own directory.

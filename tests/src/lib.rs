@@ -128,7 +128,11 @@ impl Harness {
 
     /// Writes the configuration file; `more` goes into its `[vm]` table.
     pub fn write_config(&self, more: &str) {
-        let image = target().join("guest-image");
+        self.write_config_for(&target().join("guest-image"), more);
+    }
+
+    /// The same with another guest image.
+    pub fn write_config_for(&self, image: &Path, more: &str) {
         let text = format!(
             "vm-shim = {:?}\n[vm]\nkernel = {:?}\ninitramfs = {:?}\n{more}\n",
             binary("runhcs-vm-shim"),

@@ -1,5 +1,8 @@
 //! Failures: each step of the creation flow in turn, bad input, and crashes. Nothing is ever left.
 
+#[path = "../../crates/vm-shim/tests/support/fake_image.rs"]
+mod fake_image;
+
 use runhcs_tests::{Bundle, Harness, Isolation, in_both};
 use serde_json::json;
 
@@ -181,6 +184,24 @@ fn processes(h: &Harness, text: &str) -> Vec<String> {
         }
     }
     pids
+}
+
+#[test]
+fn an_agent_that_ends_the_link_half_way_is_an_error_and_leaves_nothing() {
+    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../crates/vm-shim/tests/fake_agent/init.rs");
+    for (behaviour, message) in
+        [("close", "closed"), ("half-reply", "ended within a message"), ("half-hello", "hello")]
+    {
+        vm("hostile agent", |h| {
+            let image =
+                fake_image::fake_image(&runhcs_tests::target().join("guest-image"), &source);
+            h.write_config_for(image.path(), &format!("kernel-args = \"fake={behaviour}\""));
+            let bundle = Bundle::new(h, "box", &["true"]);
+            h.new_container(&["create"], &bundle, "box").refused(message);
+            h.runhcs(&["state", "box"]).refused("does not exist");
+        });
+    }
 }
 
 #[test]

@@ -14,8 +14,8 @@ const SOCK_STREAM: c_int = 1;
 const SYS_FINIT_MODULE: c_long = 313;
 const HOST_CID: u32 = 2;
 const CONTROL_PORT: u32 = 1023;
-/// As in `runhcs_protocol`.
-const VERSION: u32 = 2;
+/// `runhcs_protocol::VERSION`, from the tests.
+const VERSION: &str = env!("PROTOCOL_VERSION");
 
 unsafe extern "C" {
     fn mount(
@@ -52,7 +52,7 @@ fn main() {
         "silent" => {}
         // Init's end makes the kernel panic.
         "panic" => std::process::exit(3),
-        "wrong-version" => hello(99).write_all(b"").unwrap(),
+        "wrong-version" => hello("99").write_all(b"").unwrap(),
         "half-hello" => {
             dial().write_all(&[0, 0, 0, 99, b'{']).unwrap();
         }
@@ -63,6 +63,11 @@ fn main() {
         "close" => {
             let mut link = hello(VERSION);
             let _ = link.read(&mut [0; 64]).unwrap();
+        }
+        "half-reply" => {
+            let mut link = hello(VERSION);
+            let _ = link.read(&mut [0; 64]).unwrap();
+            link.write_all(&[0, 0, 0, 99, b'{']).unwrap();
         }
         "second-link" => {
             let _link = hello(VERSION);
@@ -101,7 +106,7 @@ fn serve(mut link: File, answer: impl Fn(&str) -> Option<&'static str>) {
     }
 }
 
-fn hello(version: u32) -> File {
+fn hello(version: &str) -> File {
     let mut link = dial();
     send(&mut link, &format!(r#"{{"version":{version},"kernel":"fake"}}"#));
     link

@@ -2,7 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
-use std::ffi::OsString;
+mod fake_image;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -281,35 +282,8 @@ pub fn start(vm: &Vm, id: &str, spec: &Spec) -> (VmContainer, Attachment) {
     (container, attachment)
 }
 
-/// An image whose agent is the misbehaving one of `tests/fake_agent`: the given image with another
-/// `/init` on top.
+/// The given image with the misbehaving agent.
 pub fn fake_image(image: &Path) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let root = dir.path().join("root");
-    std::fs::create_dir(&root).unwrap();
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| OsString::from("rustc"));
-    let compiled = std::process::Command::new(rustc)
-        .args(["--edition=2024", "-O", "-C", "target-feature=+crt-static", "-o"])
-        .arg(root.join("init"))
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake_agent/init.rs"))
-        .status()
-        .unwrap();
-    assert!(compiled.success());
-    let packed = std::process::Command::new("sh")
-        .args(["-c", "echo init | cpio -o -H newc --quiet > ../init.cpio"])
-        .current_dir(&root)
-        .status()
-        .unwrap();
-    assert!(packed.success(), "cannot pack the initramfs; install cpio");
-    let mut initramfs = std::fs::read(image.join("initramfs.img")).unwrap();
-    // Archives follow one another; each begins at a multiple of four bytes.
-    initramfs.resize(initramfs.len().next_multiple_of(4), 0);
-    initramfs.extend(std::fs::read(dir.path().join("init.cpio")).unwrap());
-    std::fs::write(dir.path().join("initramfs.img"), initramfs).unwrap();
-    std::os::unix::fs::symlink(
-        std::fs::canonicalize(image.join("vmlinux")).unwrap(),
-        dir.path().join("vmlinux"),
-    )
-    .unwrap();
-    dir
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake_agent/init.rs");
+    fake_image::fake_image(image, &source)
 }
