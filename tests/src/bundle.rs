@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{Harness, binary};
 
-const APPLETS: [&str; 36] = [
+const APPLETS: [&str; 38] = [
     "sh",
     "cat",
     "echo",
@@ -44,6 +44,8 @@ const APPLETS: [&str; 36] = [
     "mkfifo",
     "dd",
     "truncate",
+    "ip",
+    "ping",
 ];
 
 /// A bundle in the test's own directory.

@@ -3,6 +3,7 @@
 
 mod bundle;
 mod leaks;
+mod network;
 mod terminal;
 
 use std::fs::File;
@@ -11,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub use bundle::Bundle;
+pub use network::{Netns, Server};
 pub use terminal::{ConsoleSocket, read_until, type_in};
 
 /// How the containers of a test are isolated.

@@ -3,7 +3,7 @@
 #[path = "../../crates/vm-shim/tests/support/fake_image.rs"]
 mod fake_image;
 
-use runhcs_tests::{Bundle, Harness, Isolation, in_both};
+use runhcs_tests::{Bundle, Harness, Isolation, Netns, in_both};
 use serde_json::json;
 
 in_both!(every_step_that_fails_undoes_all, |h: &Harness| {
@@ -25,12 +25,13 @@ in_both!(every_step_that_fails_undoes_all, |h: &Harness| {
             "pid-file",
         ],
     };
+    let netns = Netns::new(h, "netns");
     let bundle =
         Bundle::new(h, "box", &["sleep", "1000"]).in_pod("sandbox", "box").edit(|config| {
             if h.isolation == Isolation::Vm {
                 let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
                 let network = namespaces.iter_mut().find(|ns| ns["type"] == "network").unwrap();
-                network["path"] = json!("/proc/self/ns/net");
+                network["path"] = json!(netns.path());
             }
         });
     let pid_file = h.path("pid");

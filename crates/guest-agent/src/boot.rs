@@ -11,6 +11,8 @@ use rustix::mount::{MountFlags, mount};
 
 /// Modules to load, one path a line, in an order that satisfies their dependencies.
 const MODULE_LIST: &str = "/modules.load";
+/// The same for those that a VM with network devices needs.
+pub const NETWORK_MODULE_LIST: &str = "/modules.network";
 
 /// Makes the console this process's stdio, in case the kernel found none to open.
 pub fn open_console() {
@@ -24,7 +26,7 @@ pub fn open_console() {
 
 /// Brings the guest up.
 pub fn bring_up() -> Result<()> {
-    load_modules()?;
+    load_modules(MODULE_LIST)?;
     leave_rootfs()?;
     mount_all()?;
     own_cgroup()?;
@@ -35,9 +37,9 @@ pub fn bring_up() -> Result<()> {
     Ok(())
 }
 
-fn load_modules() -> Result<()> {
-    let list =
-        std::fs::read_to_string(MODULE_LIST).with_context(|| format!("read {MODULE_LIST}"))?;
+/// Loads the modules of a list, but for those that are loaded.
+pub fn load_modules(list: &str) -> Result<()> {
+    let list = std::fs::read_to_string(list).with_context(|| format!("read {list}"))?;
     for path in list.lines().filter(|line| !line.is_empty()) {
         let module = std::fs::File::open(path).with_context(|| format!("open module {path}"))?;
         match rustix::system::finit_module(module.as_fd(), c"", 0) {

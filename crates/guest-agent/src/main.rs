@@ -6,6 +6,7 @@
 mod boot;
 mod engine;
 mod log;
+mod network;
 mod reaper;
 mod requests;
 mod server;

@@ -11,8 +11,8 @@ use runhcs_protocol::guest::{Envelope, Failure, FromAgent, Hello, Reply, Request
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use crate::reaper;
 use crate::server::Server;
+use crate::{network, reaper};
 
 /// Greets the host and serves it until it hangs up.
 pub async fn serve(
@@ -111,6 +111,10 @@ async fn answer(server: &Rc<Server>, request: Request) -> Result<Reply, Failure>
         Request::WaitOom(wait) => server.wait_oom(wait).await.map(Reply::Oom),
         Request::DeleteContainer(id) => server.delete(&id).await.map(done),
         Request::DeleteProcess(key) => server.forget(&key).map(done),
+        Request::ConfigureNetwork(network) => match network::configure(*network).await {
+            Ok(()) => Ok(Reply::Done),
+            Err(error) => Err(Failure::Other(error.chain().map(ToString::to_string).collect())),
+        },
         Request::Sync => {
             rustix::fs::sync();
             Ok(Reply::Done)

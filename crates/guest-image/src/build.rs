@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cpio::{Archive, Entry};
-use crate::modules::{Available, WANTED};
+use crate::modules::{Available, NETWORK, WANTED};
 use crate::progress::Progress;
 use crate::{deb, kernel, output};
 
@@ -50,15 +50,16 @@ pub fn build(args: &BuildArgs) -> Result<()> {
     progress.step("unpacking the kernel");
     let vmlinux = kernel::extract(&inputs.kernel).context("unpack the kernel")?;
     progress.step("packing the initramfs");
-    let modules = inputs.modules.select(&WANTED)?;
-    let initramfs = pack(&agent, &modules);
+    let modules = inputs.modules.select(&WANTED, &[])?;
+    let network = inputs.modules.select(&NETWORK, &modules)?;
+    let initramfs = pack(&agent, &modules, &network);
     progress.step("writing");
     let manifest = json!({
         "source": inputs.source,
         "kernel": output::digest(&vmlinux),
         "agent": output::digest(&agent),
         "initramfs": output::digest(&initramfs),
-        "modules": modules.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+        "modules": modules.iter().chain(&network).map(|(name, _)| name).collect::<Vec<_>>(),
     });
     let manifest = serde_json::to_vec_pretty(&manifest)?;
     std::fs::create_dir_all(&args.output)
@@ -138,20 +139,24 @@ fn add_directory(directory: &Path, available: &mut Available) -> Result<()> {
     Ok(())
 }
 
-fn pack(agent: &[u8], modules: &[(String, Vec<u8>)]) -> Vec<u8> {
+type Modules = [(String, Vec<u8>)];
+
+fn pack(agent: &[u8], modules: &Modules, network: &Modules) -> Vec<u8> {
     let mut archive = Archive::default();
     for directory in ["dev", "modules", "proc", "run", "sys", "tmp"] {
         archive.add(directory, &Entry::Directory);
     }
     archive.add("dev/console", &Entry::Device(5, 1));
     archive.add("init", &Entry::File(agent, true));
-    let mut list = String::new();
-    for (name, module) in modules {
-        let path = format!("modules/{name}.ko");
-        archive.add(&path, &Entry::File(module, false));
-        list += &format!("/{path}\n");
+    for (list_name, modules) in [("modules.load", modules), ("modules.network", network)] {
+        let mut list = String::new();
+        for (name, module) in modules {
+            let path = format!("modules/{name}.ko");
+            archive.add(&path, &Entry::File(module, false));
+            list += &format!("/{path}\n");
+        }
+        archive.add(list_name, &Entry::File(list.as_bytes(), false));
     }
-    archive.add("modules.load", &Entry::File(list.as_bytes(), false));
     archive.finish()
 }
 
@@ -162,7 +167,7 @@ mod tests {
     #[test]
     fn same_inputs_same_bytes() {
         let modules = [("a".to_owned(), vec![1, 2, 3]), ("b".to_owned(), vec![])];
-        assert_eq!(pack(b"agent", &modules), pack(b"agent", &modules));
+        assert_eq!(pack(b"agent", &modules, &modules), pack(b"agent", &modules, &modules));
     }
 
     #[test]

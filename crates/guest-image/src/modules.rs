@@ -20,6 +20,9 @@ pub const WANTED: [&str; 7] = [
     "virtio_rng",
 ];
 
+/// What the agent loads when the VM has network devices.
+pub const NETWORK: [&str; 1] = ["virtio_net"];
+
 /// `virtio` uses symbols of `virtio_ring` without saying that it depends on it.
 const BEFORE: [(&str, &str); 1] = [("virtio", "virtio_ring")];
 
@@ -48,10 +51,15 @@ impl Available {
         name == "modules.builtin" || module_name(name).is_some()
     }
 
-    /// The wanted modules and all they depend on, each after what it depends on.
-    pub fn select(&self, wanted: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
+    /// The wanted modules and all they depend on, each after what it depends on, without what is
+    /// `loaded` already.
+    pub fn select(
+        &self,
+        wanted: &[&str],
+        loaded: &[(String, Vec<u8>)],
+    ) -> Result<Vec<(String, Vec<u8>)>> {
         let mut chosen = Vec::new();
-        let mut seen = BTreeSet::new();
+        let mut seen: BTreeSet<String> = loaded.iter().map(|(name, _)| name.clone()).collect();
         for name in wanted {
             self.visit(name, &mut seen, &mut chosen)?;
         }
@@ -119,8 +127,8 @@ mod tests {
     fn built_in_ones_are_not_needed_and_missing_ones_are_named() {
         let mut available = Available::default();
         available.add("lib/modules/6/modules.builtin", b"kernel/fs/fuse/fuse.ko\n".to_vec());
-        assert!(available.select(&["fuse"]).unwrap().is_empty());
-        let error = available.select(&["overlay"]).unwrap_err().to_string();
+        assert!(available.select(&["fuse"], &[]).unwrap().is_empty());
+        let error = available.select(&["overlay"], &[]).unwrap_err().to_string();
         assert!(error.contains("`overlay`"), "{error}");
     }
 
@@ -128,6 +136,6 @@ mod tests {
     fn what_is_no_module_is_refused() {
         let mut available = Available::default();
         available.add("x/overlay.ko", b"text".to_vec());
-        assert!(available.select(&["overlay"]).is_err());
+        assert!(available.select(&["overlay"], &[]).is_err());
     }
 }

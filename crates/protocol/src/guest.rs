@@ -7,6 +7,7 @@ use runhcs_compute::{ContainerId, ExitStatus, OomNotice, Scope, Signal, Stats, S
 use serde::{Deserialize, Serialize};
 
 use crate::agent_log::LogLine;
+use crate::network::Network;
 
 /// The first message on the control connection, sent by the agent when it is ready to serve.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +104,8 @@ pub enum Request {
     DeleteContainer(ContainerId),
     /// Forgets an exec'd process that has ended. `Done` also when there is none.
     DeleteProcess(ProcessKey),
+    /// Sets the pod's network up in the guest's first network namespace. Answered by `Done`.
+    ConfigureNetwork(Box<Network>),
     /// Writes back what the guest has cached and answers `Done`; the VM may then be stopped.
     Sync,
 }
@@ -126,6 +129,7 @@ impl Request {
             Self::WaitOom(_) => "wait for exhausted memory",
             Self::DeleteContainer(_) => "delete container",
             Self::DeleteProcess(_) => "forget process",
+            Self::ConfigureNetwork(_) => "configure network",
             Self::Sync => "sync",
         }
     }
@@ -148,7 +152,7 @@ impl Request {
             | Self::PauseContainer(id)
             | Self::ResumeContainer(id)
             | Self::DeleteContainer(id) => id,
-            Self::Sync => return None,
+            Self::ConfigureNetwork(_) | Self::Sync => return None,
         })
     }
 }

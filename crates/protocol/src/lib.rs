@@ -14,6 +14,7 @@
 pub mod agent_log;
 pub mod frame;
 pub mod guest;
+pub mod network;
 pub mod shim;
 pub mod stream;
 
@@ -33,4 +34,4 @@ pub const SHARE_TAG: &str = "runhcs";
 pub const GUEST_SHARE: &str = "/run/runhcs/share";
 
 /// Exchanged when the agent connects; both sides refuse any other version.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;

@@ -117,6 +117,12 @@ impl GuestSpec {
         }
         let Some(mut linux) = spec.linux().clone() else { bail!("linux is missing") };
         let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+        if !namespaces.iter().any(|ns| ns.typ() == LinuxNamespaceType::Network) {
+            bail!(
+                "linux.namespaces has no network namespace: the host's own network can't be had in \
+                 a VM; give the container one, or isolate it as a process"
+            );
+        }
         for (index, namespace) in namespaces.clone().iter().enumerate().rev() {
             let Some(path) = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty())
             else {

@@ -33,6 +33,9 @@ pub struct Launch {
     pub dir: PathBuf,
     /// The VM's options.
     pub options: VmOptions,
+    /// The network namespace whose interfaces the VM gets, by its path; without one the guest has
+    /// only its loopback.
+    pub network: Option<PathBuf>,
     /// A unix socket to which the serial console is also written.
     pub console: Option<PathBuf>,
     /// `tracing` filter for the shim's log.

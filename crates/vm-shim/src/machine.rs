@@ -6,16 +6,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use runhcs_protocol::CONTROL_PORT;
+use runhcs_protocol::guest::{self, Request};
 use runhcs_protocol::shim::Info;
-use runhcs_uvm::{Launch, files};
+use runhcs_uvm::{Launch, deadline, files};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::oneshot;
 
-use crate::agent::{self, Agent, Greeted};
+use crate::agent::{self, Agent, Greeted, NoReply};
 use crate::child::Child;
 use crate::console::Console;
 use crate::inherit::Inherit;
 use crate::lost::Lost;
+use crate::network::{Carried, MICROVM_DEVICES};
 use crate::pod::Pod;
 use crate::qemu::{self, Monitor};
 use crate::share::Namespace;
@@ -40,6 +42,8 @@ pub struct Machine {
     vsock_ended: oneshot::Receiver<()>,
     monitor: Monitor,
     observer: Observer,
+    /// After QEMU, so that the network is given back once nobody uses it.
+    _network: Option<Carried>,
 }
 
 /// What can be said about a VM that has ended.
@@ -78,6 +82,12 @@ impl Machine {
             Console::open(dir, launch.console.as_deref(), observer.console.clone())?;
         let (monitor_socket, qemu_monitor) = sockets::pair()?;
 
+        let limit = match options.machine {
+            runhcs_spec::Machine::Microvm => MICROVM_DEVICES,
+            runhcs_spec::Machine::Q35 => usize::MAX,
+        };
+        let network = launch.network.as_deref().map(|path| Carried::take(path, limit));
+        let mut network = network.transpose()?;
         let namespace = Namespace::enter(dir.path())?;
         let private_dir = namespace.private_dir();
         let lock = dir.lock();
@@ -93,12 +103,14 @@ impl Machine {
             monitor: qemu_monitor,
             vsock: vsock_socket,
             virtiofs: virtiofs_socket,
+            network: network.iter().flat_map(Carried::devices).collect(),
         };
         let (messages, qemu_messages) = std::io::pipe().context("cannot make a pipe")?;
         let child = qemu::spawn(&program, launch, accelerator, &qemu_sockets, lock, qemu_messages)?;
         let mut qemu = Child::new("QEMU", child)?;
         // QEMU's ends are QEMU's alone, so that they end with it.
         drop(qemu_sockets);
+        network.iter_mut().for_each(Carried::handed_over);
         tokio::task::spawn_local(console.run());
         tokio::task::spawn_local(log_messages(messages.into(), observer.messages.clone()));
         tracing::debug!(elapsed = ?started.elapsed(), "devices and QEMU started");
@@ -138,8 +150,19 @@ impl Machine {
             console_log: observer.console_log.clone(),
         };
         let agent = Agent::start(greeted, lost.clone());
+        if let Some(carried) = network.as_ref().filter(|c| !c.network.interfaces.is_empty()) {
+            let request = Request::ConfigureNetwork(Box::new(carried.network.clone()));
+            match agent.call(&request, deadline::of(&request)).await {
+                Ok(guest::Reply::Done) => {}
+                Ok(reply) => bail!("the guest agent's answer makes no sense: {reply:?}"),
+                Err(NoReply::Failed(why)) => bail!("cannot set the guest's network up: {why}"),
+                Err(NoReply::Lost(why)) => bail!(why),
+            }
+            tracing::debug!(elapsed = ?started.elapsed(), "the network is set up");
+        }
         let pod = Pod::new(agent, vsock.dialer, lost.clone(), info, share);
-        let machine = Self { qemu, virtiofs, vsock_ended: vsock.ended, monitor, observer };
+        let machine =
+            Self { qemu, virtiofs, vsock_ended: vsock.ended, monitor, observer, _network: network };
         Ok((machine, Rc::new(pod)))
     }
 

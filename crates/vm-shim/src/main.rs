@@ -19,6 +19,7 @@ mod inherit;
 mod log;
 mod lost;
 mod machine;
+mod network;
 mod pod;
 mod qemu;
 mod serve;

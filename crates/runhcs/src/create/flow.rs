@@ -77,7 +77,7 @@ pub fn create(globals: &Globals, args: &CreateArgs) -> Result<Created> {
                 )?;
             }
             let vm = if record.is_vm_host() {
-                launch_vm(&mut flow, globals, args, &entry, &bundle)?
+                launch_vm(&mut flow, globals, args, &entry, &bundle, record.netns.clone())?
             } else {
                 let host = store.entry(&vm.host_id)?;
                 let current = host.record()?.unique_id;
@@ -147,6 +147,7 @@ fn launch_vm(
     args: &CreateArgs,
     entry: &Rc<Locked>,
     bundle: &Bundle,
+    network: Option<PathBuf>,
 ) -> Result<Vm> {
     let options = flow.step("vm-options", || {
         let options = VmOptions::from_spec(&bundle.spec, &globals.config.vm)?;
@@ -167,6 +168,7 @@ fn launch_vm(
         host_id: args.id.clone(),
         dir: directory.clone(),
         options,
+        network,
         console: args.vm_console.clone(),
         log_level: if globals.args.debug { "debug" } else { "info" }.to_owned(),
         log_json: globals.args.log_format == crate::cli::LogFormat::Json,

@@ -1,11 +1,12 @@
 //! QEMU's command line and the guest kernel's. Figures are in `docs/decisions/0004-microvm.md`.
 
 use std::ffi::OsString;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use runhcs_protocol::SHARE_TAG;
 use runhcs_protocol::agent_log::LEVEL_WORD;
+use runhcs_protocol::network::Interface;
 use runhcs_spec::{Machine, VmOptions};
 use runhcs_uvm::Launch;
 
@@ -13,9 +14,9 @@ use super::accelerator::Usable;
 use super::timestamp;
 use crate::agent_log;
 
-/// QEMU's ends of the sockets it is started with.
+/// What QEMU is started with: its ends of sockets, and network devices.
 #[derive(Debug)]
-pub struct Sockets {
+pub struct Sockets<'a> {
     /// The serial console.
     pub console: UnixStream,
     /// The monitor (QMP).
@@ -24,10 +25,12 @@ pub struct Sockets {
     pub vsock: UnixStream,
     /// The virtiofs daemon (vhost-user).
     pub virtiofs: UnixStream,
+    /// Interfaces with their taps.
+    pub network: Vec<(&'a Interface, &'a OwnedFd)>,
 }
 
 /// QEMU's arguments.
-pub fn arguments(launch: &Launch, accelerator: Usable, sockets: &Sockets) -> Vec<OsString> {
+pub fn arguments(launch: &Launch, accelerator: Usable, sockets: &Sockets<'_>) -> Vec<OsString> {
     let options = &launch.options;
     let mut arguments: Vec<OsString> = Vec::new();
     let mut push = |arguments_of: &[&str]| arguments.extend(arguments_of.iter().map(Into::into));
@@ -67,6 +70,15 @@ pub fn arguments(launch: &Launch, accelerator: Usable, sockets: &Sockets) -> Vec
         "-device",
         &format!("vhost-user-fs-{bus},chardev=virtiofs,tag={SHARE_TAG},queue-size=1024"),
     ]);
+
+    for (number, (interface, tap)) in sockets.network.iter().enumerate() {
+        push(&["-netdev", &format!("tap,id=net{number},fd={}", tap.as_raw_fd())]);
+        let Interface { mac, mtu, .. } = interface;
+        // No boot from the network.
+        let rom = if bus == "pci" { ",romfile=" } else { "" };
+        let device = format!("virtio-net-{bus},netdev=net{number},mac={mac},host_mtu={mtu}{rom}");
+        push(&["-device", &device]);
+    }
 
     let mut words = kernel_command_line(options, accelerator);
     words.push_str(&format!(" {LEVEL_WORD}={}", agent_log::level(&launch.log_level).name()));

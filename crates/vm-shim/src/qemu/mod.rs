@@ -62,7 +62,7 @@ pub fn spawn(
     program: &Path,
     launch: &Launch,
     accelerator: Usable,
-    sockets: &Sockets,
+    sockets: &Sockets<'_>,
     lock: BorrowedFd<'_>,
     messages: impl Into<Stdio>,
 ) -> anyhow::Result<Child> {
@@ -77,12 +77,13 @@ pub fn spawn(
         .stdout(Stdio::null())
         .stderr(messages);
     daemon::die_with_us(&mut command);
-    let Sockets { console, monitor, vsock, virtiofs } = sockets;
+    let Sockets { console, monitor, vsock, virtiofs, network } = sockets;
     let inherited = [console, monitor, vsock, virtiofs].map(Inherit::new);
+    let taps: Vec<_> = network.iter().map(|(_, tap)| Inherit::new(*tap)).collect();
     let lock = Inherit::new(&lock);
-    for result in inherited.iter().chain([&lock]) {
+    for result in inherited.iter().chain(&taps).chain([&lock]) {
         if let Err(error) = result {
-            bail!("cannot hand QEMU its sockets: {error}");
+            bail!("cannot hand QEMU its descriptors: {error}");
         }
     }
     command.spawn().with_context(|| format!("cannot start {}", program.display()))

@@ -71,6 +71,7 @@ impl Pod {
             host_id: unique.parse().unwrap(),
             dir: dir.path().to_owned(),
             options,
+            network: None,
             console: None,
             log_level: "debug,virtiofsd=info".to_owned(),
             log_json: false,
