@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use runhcs_tests::{Bundle, Harness, Isolation, binary, in_both, target};
+use runhcs_tests::{Bundle, Harness, Isolation, Netns, binary, in_both, target};
 
 /// Podman with storage of the test's own.
 fn podman(h: &Harness, arguments: &[&str]) -> Command {
@@ -95,6 +95,28 @@ fn podman_runs_containers_in_vms() {
         h.finish(podman(h, &["system", "reset", "--force"])).ok();
     });
 }
+
+in_both!(podmans_networks_reach_their_containers, |h: &Harness| {
+    let bundle = Bundle::new(h, "box", &["true"]);
+    let rootfs = bundle.path().join("rootfs");
+    let script = "ip address show eth0; ping -c 1 -W 10 10.88.0.1 && echo reached";
+    let rootfs = rootfs.to_str().unwrap();
+    let podman = podman(h, &["run", "--rm", "--rootfs", rootfs, "sh", "-c", script]);
+    // A host of its own, so that Podman's bridge and what it keeps about networks go with it.
+    let host = Netns::new(h, "host-network");
+    let mut command = host.command(&["unshare", "--mount", "sh", "-c"]);
+    command.arg("mkdir -p /var/lib/cni; mount -t tmpfs cni /var/lib/cni; exec \"$@\"").arg("sh");
+    command.arg(podman.get_program()).args(podman.get_args());
+    for (name, value) in podman.get_envs() {
+        command.env(name, value.unwrap());
+    }
+    command.env("RUNHCS_E2E", &h.token);
+    let run = h.finish(command);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(run.stdout.contains("inet 10.88.0.") && run.stdout.contains("reached"), "{run:?}");
+    drop(host);
+    h.finish(self::podman(h, &["system", "reset", "--force"])).ok();
+});
 
 /// A Debian root, made once.
 fn debian() -> std::path::PathBuf {
