@@ -1,8 +1,16 @@
 //! The Windows compute service: containers and utility VMs of the Host Compute Service.
 //!
 //! - [`schema`]: the service's JSON documents as types;
-//! - `sys` (Windows only): its calls, layers and networks behind safe types.
+//! - [`options`]: what a configuration's annotations and resources ask for;
+//! - [`command_line`]: Windows command lines from arguments;
+//! - [`signals`]: what a signal becomes in the guest.
 //!
-//! All but `sys` is pure and is compiled and tested on every platform.
+//! All of this is pure and is compiled and tested on every platform.
 
+pub mod command_line;
+mod error;
+pub mod options;
 pub mod schema;
+pub mod signals;
+
+pub use error::{Invalid, Result};
