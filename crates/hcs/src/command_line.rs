@@ -73,9 +73,10 @@ mod tests {
                 if next == '"' {
                     argument.extend(std::iter::repeat_n('\\', backslashes / 2));
                     rest.next();
-                    if backslashes % 2 == 1 {
-                        argument.push('"');
-                    } else if in_quotes && rest.next_if_eq(&'"').is_some() {
+                    let doubled = |rest: &mut std::iter::Peekable<std::str::Chars<'_>>| {
+                        in_quotes && rest.next_if_eq(&'"').is_some()
+                    };
+                    if backslashes % 2 == 1 || doubled(&mut rest) {
                         argument.push('"');
                     } else {
                         in_quotes = !in_quotes;
