@@ -2,8 +2,9 @@
 
 PREFIX ?= /usr/local
 DESTDIR ?=
-HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
-STATIC := target/$(HOST)/release
+# Asked for only when used: a fresh machine has no rustc before `setup`.
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+STATIC = target/$(HOST)/release
 IMAGE := target/guest-image
 
 # The command and the agent are static: the one starts faster, the other has no libraries.
@@ -49,7 +50,8 @@ test: setup agent
 	scripts/deny
 
 bench: guest-image
-	@benches/compare $(STATIC)/runhcs target/release/runhcs-vm-shim $(IMAGE)
+	$(static_cargo) build --release --target $(HOST) -p runhcs-benches
+	$(STATIC)/compare --runhcs $(STATIC)/runhcs --vm-shim target/release/runhcs-vm-shim --image $(IMAGE)
 
 install:
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(STATIC)/runhcs target/release/runhcs-vm-shim \

@@ -1,4 +1,5 @@
-//! What a test left: processes, mounts, control groups, sockets, state, temporary files.
+//! What a test left: processes, mounts, control groups, sockets, state, temporary files, network
+//! interfaces and namespaces.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,7 @@ fn look(harness: &Harness) -> Vec<String> {
     for entry in fs::read_dir(harness.path("tmp")).into_iter().flatten().flatten() {
         left.push(format!("temporary file {}", entry.path().display()));
     }
+    left.extend(taps().into_iter().map(|name| format!("tap interface {name}")));
     left.extend(namespaces().into_iter().map(|name| format!("named network namespace {name}")));
     left
 }
@@ -94,6 +96,13 @@ fn groups(harness: &Harness) -> Vec<PathBuf> {
         let _ = fs::remove_dir(hierarchy.join("runhcs-e2e"));
     }
     found
+}
+
+/// The host's tap interfaces; a VM's are in its pod's namespace.
+fn taps() -> Vec<String> {
+    let entries = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let taps = entries.filter(|entry| entry.path().join("tun_flags").exists());
+    taps.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
 /// Named network namespaces; the tests make none.

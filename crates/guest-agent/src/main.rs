@@ -5,12 +5,14 @@
 
 mod boot;
 mod engine;
+mod log;
 mod reaper;
 mod requests;
 mod server;
 mod streams;
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use runhcs_protocol::{CONTROL_PORT, STREAM_PORT, VERSION};
@@ -21,6 +23,7 @@ use server::Server;
 fn main() {
     boot::open_console();
     if let Err(error) = run() {
+        // The host may be gone; the console is what is left.
         eprintln!("runhcs-guest-agent: {error:#}");
     }
     boot::power_off();
@@ -28,6 +31,8 @@ fn main() {
 
 fn run() -> Result<()> {
     boot::bring_up()?;
+    let command_line = std::fs::read_to_string("/proc/cmdline").context("read /proc/cmdline")?;
+    log::init(&command_line);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime.context("make the event loop")?, serve())
@@ -50,8 +55,16 @@ async fn serve() -> Result<()> {
             }
         }
     });
+    let lines = log::to_host();
+    tracing::debug!(since_boot = ?since_boot(), "the guest is up");
     let (reader, writer) = tokio::io::split(control);
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     let hello = runhcs_protocol::guest::Hello { version: VERSION, kernel };
-    requests::serve(server, hello, reader, writer).await
+    requests::serve(server, hello, reader, writer, lines).await
+}
+
+/// How long ago the guest's kernel started.
+fn since_boot() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::try_from(now).unwrap_or_default()
 }

@@ -2,10 +2,12 @@
 //! whatever order they are done.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
+use runhcs_protocol::agent_log::LogLine;
 use runhcs_protocol::frame;
-use runhcs_protocol::guest::{Envelope, Failure, Hello, Reply, Request};
+use runhcs_protocol::guest::{Envelope, Failure, FromAgent, Hello, Reply, Request};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
@@ -18,12 +20,20 @@ pub async fn serve(
     hello: Hello,
     mut reader: impl AsyncRead + Unpin,
     mut writer: impl AsyncWrite + Unpin + 'static,
+    mut lines: mpsc::Receiver<LogLine>,
 ) -> Result<()> {
     writer.write_all(&frame::encode(&hello)?).await.context("greet the host")?;
     let (replies, mut outgoing) = mpsc::unbounded_channel::<Envelope<Reply>>();
     tokio::task::spawn_local(async move {
-        while let Some(reply) = outgoing.recv().await {
-            let Ok(bytes) = frame::encode(&reply) else { continue };
+        loop {
+            let message = tokio::select! {
+                // Somebody waits for an answer.
+                biased;
+                Some(reply) = outgoing.recv() => FromAgent::Reply(reply),
+                Some(line) = lines.recv() => FromAgent::Log(line),
+                else => return,
+            };
+            let Ok(bytes) = frame::encode(&message) else { continue };
             if writer.write_all(&bytes).await.is_err() {
                 return;
             }
@@ -32,7 +42,7 @@ pub async fn serve(
     while let Some(envelope) = read::<Envelope<Request>>(&mut reader, frame::MAX_REQUEST).await? {
         let (server, replies) = (Rc::clone(&server), replies.clone());
         tokio::task::spawn_local(async move {
-            let body = answer(&server, envelope.body).await.unwrap_or_else(Reply::Failed);
+            let body = logged(&server, envelope.body).await.unwrap_or_else(Reply::Failed);
             // Nobody is left to hear it if the host has hung up.
             let _ = replies.send(Envelope { id: envelope.id, body });
         });
@@ -53,6 +63,21 @@ pub async fn read<T: serde::de::DeserializeOwned>(
     let mut body = vec![0; frame::body_length(header, limit)?];
     reader.read_exact(&mut body).await.context("hear from the host")?;
     Ok(Some(frame::decode(&body)?))
+}
+
+async fn logged(server: &Rc<Server>, request: Request) -> Result<Reply, Failure> {
+    let (name, container) = (request.name(), request.container().cloned());
+    let started = Instant::now();
+    let outcome = answer(server, request).await;
+    let container = container.as_ref().map(tracing::field::display);
+    let elapsed = started.elapsed();
+    match &outcome {
+        Ok(Reply::Exited(status)) => tracing::debug!(container, ?elapsed, ?status, "{name}"),
+        Ok(Reply::Process { pid, .. }) => tracing::debug!(container, ?elapsed, pid, "{name}"),
+        Ok(_) => tracing::debug!(container, ?elapsed, "{name}"),
+        Err(failure) => tracing::info!(container, ?elapsed, "{name}: {failure}"),
+    }
+    outcome
 }
 
 async fn answer(server: &Rc<Server>, request: Request) -> Result<Reply, Failure> {

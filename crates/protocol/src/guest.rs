@@ -6,6 +6,8 @@ use oci_spec::runtime::{Process, Spec};
 use runhcs_compute::{ContainerId, ExitStatus, Scope, Signal, Status};
 use serde::{Deserialize, Serialize};
 
+use crate::agent_log::LogLine;
+
 /// The first message on the control connection, sent by the agent when it is ready to serve.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,6 +25,16 @@ pub struct Envelope<T> {
     pub id: u64,
     /// The request or the reply.
     pub body: T,
+}
+
+/// What the agent says after its greeting.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FromAgent {
+    /// The answer to the request of the same number.
+    Reply(Envelope<Reply>),
+    /// A line for the VM's log.
+    Log(LogLine),
 }
 
 /// One process in the VM.
@@ -86,6 +98,46 @@ pub enum Request {
     DeleteProcess(ProcessKey),
     /// Writes back what the guest has cached and answers `Done`; the VM may then be stopped.
     Sync,
+}
+
+impl Request {
+    /// Its name in log lines.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::CreateContainer(_) => "create container",
+            Self::StartContainer(_) => "start container",
+            Self::CreateProcess(_) => "create process",
+            Self::WaitProcess(_) => "wait for process",
+            Self::SignalProcess { .. } => "signal process",
+            Self::ResizeTerminal { .. } => "resize terminal",
+            Self::ContainerStatus(_) => "tell container's status",
+            Self::ListProcesses(_) => "list processes",
+            Self::PauseContainer(_) => "pause container",
+            Self::ResumeContainer(_) => "resume container",
+            Self::DeleteContainer(_) => "delete container",
+            Self::DeleteProcess(_) => "forget process",
+            Self::Sync => "sync",
+        }
+    }
+
+    /// The container it is about.
+    pub fn container(&self) -> Option<&ContainerId> {
+        Some(match self {
+            Self::CreateContainer(create) => &create.id,
+            Self::CreateProcess(create) => &create.container,
+            Self::WaitProcess(process)
+            | Self::SignalProcess { process, .. }
+            | Self::ResizeTerminal { process, .. }
+            | Self::DeleteProcess(process) => &process.container,
+            Self::StartContainer(id)
+            | Self::ContainerStatus(id)
+            | Self::ListProcesses(id)
+            | Self::PauseContainer(id)
+            | Self::ResumeContainer(id)
+            | Self::DeleteContainer(id) => id,
+            Self::Sync => return None,
+        })
+    }
 }
 
 /// Makes a container from paths that are valid in the guest.

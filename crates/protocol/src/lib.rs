@@ -11,6 +11,7 @@
 //! A reader states the most it will accept, so neither side can make the other allocate without
 //! bound. Nothing the guest says is trusted: its replies are data to be checked.
 
+pub mod agent_log;
 pub mod frame;
 pub mod guest;
 pub mod shim;
@@ -32,4 +33,4 @@ pub const SHARE_TAG: &str = "runhcs";
 pub const GUEST_SHARE: &str = "/run/runhcs/share";
 
 /// Exchanged when the agent connects; both sides refuse any other version.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;

@@ -11,8 +11,10 @@ use runhcs_spec::Isolation;
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nspec: ", "1.2.0");
 
 /// OCI container runtime with process and VM isolation.
+// As with runc, the last of several equal options counts: callers put theirs after the user's.
 #[derive(Debug, Parser)]
 #[command(name = "runhcs", version = VERSION, disable_version_flag = true, propagate_version = false)]
+#[command(args_override_self = true)]
 pub struct Cli {
     /// Options before the verb.
     #[command(flatten)]
@@ -94,6 +96,27 @@ pub enum Verb {
     Features,
     #[command(hide = true)]
     Shim(ShimArgs),
+}
+
+impl Verb {
+    /// The id of the container that it is about, if that is well-formed.
+    pub fn container(&self) -> Option<ContainerId> {
+        let id = match self {
+            Self::Create(args) => &args.id,
+            Self::Run(args) => &args.create.id,
+            Self::Start(args) | Self::State(args) | Self::Pause(args) | Self::Resume(args) => {
+                &args.id
+            }
+            Self::Kill(args) => &args.id,
+            Self::Delete(args) => &args.id,
+            Self::Shim(args) => &args.id,
+            Self::Exec(ExecArgs { operands, .. }) | Self::Ps(PsArgs { operands, .. }) => {
+                return split_id(operands).ok().map(|(id, _)| id);
+            }
+            Self::List(_) | Self::Spec(_) | Self::Features => return None,
+        };
+        Some(id.clone())
+    }
 }
 
 /// A container.
@@ -290,6 +313,9 @@ pub struct ShimArgs {
     /// The VM's directory.
     #[arg(long)]
     pub vm: PathBuf,
+    /// The container that owns the VM.
+    #[arg(long)]
+    pub host: ContainerId,
     /// The container.
     #[arg(long)]
     pub id: ContainerId,
@@ -324,6 +350,15 @@ mod tests {
         let Verb::Ps(ps) = cli.verb else { panic!("{:?}", cli.verb) };
         assert_eq!(ps.operands, ["box", "-f", "-o", "pid"]);
         assert!(Cli::try_parse_from(["runhcs", "exec", "--nope", "box", "ls"]).is_err());
+    }
+
+    #[test]
+    fn the_last_of_equal_options_counts() {
+        let line = ["runhcs", "--log", "a", "--log", "b", "create", "-b", "c", "-b", "d", "box"];
+        let cli = Cli::parse_from(line);
+        assert_eq!(cli.global.log, Some("b".into()));
+        let Verb::Create(create) = cli.verb else { panic!("{:?}", cli.verb) };
+        assert_eq!(create.bundle, PathBuf::from("d"));
     }
 
     #[test]

@@ -8,6 +8,8 @@ use runhcs_state::{Entry, ProcessHandle, Record, Store};
 use runhcs_uvm::{Vm, VmContainer};
 use serde::{Deserialize, Serialize};
 
+use crate::logging;
+
 /// Names of values in an entry.
 pub mod value {
     /// What the engine may leave in the system ([`runhcs_container::Resources`]).
@@ -81,6 +83,9 @@ impl Existing {
     pub fn find(store: &Store, id: &ContainerId) -> Result<(Entry, Self)> {
         let entry = store.entry(id)?;
         let existing = Self::open(store, &entry)?;
+        if let Some(place) = &existing.record.vm {
+            logging::about_vm(&place.host_id);
+        }
         Ok((entry, existing))
     }
 

@@ -3,6 +3,7 @@
 
 use std::fmt::{self, Write as _};
 use std::fs::OpenOptions;
+use std::sync::OnceLock;
 
 use anyhow::Context;
 use serde_json::{Map, Value};
@@ -13,7 +14,25 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime as Rfc3339};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use runhcs_compute::ContainerId;
+
 use crate::cli::{GlobalArgs, LogFormat};
+
+/// The container that this process is about, as each line names it.
+static CONTAINER: OnceLock<String> = OnceLock::new();
+/// The VM that this process is about.
+static VM: OnceLock<String> = OnceLock::new();
+
+/// Has each line from now on name the container. The first call counts.
+pub fn about_container(id: &ContainerId) {
+    let _ = CONTAINER.set(id.to_string());
+}
+
+/// Has each line from now on name the VM, by the id that the VM shim's log has for it. The first
+/// call counts.
+pub fn about_vm(host: &ContainerId) {
+    let _ = VM.set(format!("{host}@vm"));
+}
 
 /// Sets logging up as the options say. Without `--log` and `--debug` nothing is logged.
 pub fn init(args: &GlobalArgs) -> anyhow::Result<()> {
@@ -78,6 +97,11 @@ where
     ) -> fmt::Result {
         let mut fields = Fields::default();
         event.record(&mut fields);
+        for (name, value) in [("container", &CONTAINER), ("vm", &VM)] {
+            if let Some(value) = value.get() {
+                fields.0.insert(name.to_owned(), value.as_str().into());
+            }
+        }
         let mut time = String::new();
         Rfc3339.format_time(&mut Writer::new(&mut time))?;
         let level = event.metadata().level().to_string().to_lowercase();

@@ -14,6 +14,7 @@ mod globals;
 mod guest_spec;
 mod logging;
 mod pid_file;
+mod progress;
 mod shim;
 mod terminal;
 
@@ -31,6 +32,9 @@ fn main() -> ExitCode {
     };
     if let Err(error) = logging::init(&cli.global) {
         return report(&error);
+    }
+    if let Some(id) = cli.verb.container() {
+        logging::about_container(&id);
     }
     match run(cli) {
         Ok(code) => ExitCode::from(code),

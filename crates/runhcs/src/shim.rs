@@ -14,7 +14,7 @@ use runhcs_uvm::{LocalStdio, Vm};
 
 use crate::cli::ShimArgs;
 use crate::globals::Globals;
-use crate::terminal;
+use crate::{logging, terminal};
 
 /// What a shim writes when it has attached to its process; anything else is its error.
 const READY: &[u8] = b"\0OK\0";
@@ -27,6 +27,8 @@ const KILLED: u8 = 137;
 pub struct Target {
     /// The VM's directory.
     pub vm: PathBuf,
+    /// The container that owns the VM.
+    pub host: ContainerId,
     /// The container.
     pub id: ContainerId,
     /// The number of the exec'd process, if it is one.
@@ -43,7 +45,8 @@ pub fn launch(globals: &Globals, target: &Target, log: Option<&PathBuf>) -> Resu
     let ready: OwnedFd = ready.into();
     let mut command = Command::new(program);
     command.args(globals.log_arguments(log)).arg("shim");
-    command.arg("--vm").arg(&target.vm).arg("--id").arg(target.id.as_str());
+    command.arg("--vm").arg(&target.vm).arg("--host").arg(target.host.as_str());
+    command.arg("--id").arg(target.id.as_str());
     if let Some(exec) = target.exec {
         command.arg("--exec").arg(exec.to_string());
     }
@@ -86,6 +89,7 @@ pub fn kill(pid: u32) -> Result<()> {
 
 /// What the hidden verb `shim` does.
 pub fn run(_globals: &Globals, args: &ShimArgs) -> Result<u8> {
+    logging::about_vm(&args.host);
     // SAFETY: the launching process passed this descriptor for this process alone to own.
     let mut ready = std::fs::File::from(unsafe { OwnedFd::from_raw_fd(args.ready_fd) });
     rustix::io::fcntl_setfd(&ready, rustix::io::FdFlags::CLOEXEC).context("take the ready pipe")?;
@@ -99,7 +103,7 @@ pub fn run(_globals: &Globals, args: &ShimArgs) -> Result<u8> {
     };
     ready.write_all(READY).context("report that the shim is ready")?;
     drop(ready);
-    tracing::info!(id = %args.id, exec = args.exec, "stands for the process in the VM");
+    tracing::info!(exec = args.exec, "stands for the process in the VM");
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let stdio = match &terminal {
         Some(slave) => LocalStdio::Terminal(slave.as_fd()),
@@ -111,7 +115,7 @@ pub fn run(_globals: &Globals, args: &ShimArgs) -> Result<u8> {
     };
     match attachment.run(stdio) {
         Ok(status) => {
-            tracing::info!(id = %args.id, exec = args.exec, code = status.code(), "the process has ended");
+            tracing::info!(exec = args.exec, code = status.code(), "the process has ended");
             Ok(status.code())
         }
         Err(error) => {

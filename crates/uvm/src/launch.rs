@@ -19,6 +19,8 @@ pub const SUCCESS: &[u8] = b"\0OK\0";
 const MAX_VERDICT: u64 = 64 << 10;
 /// How long the shim may take in addition to the VM's boot.
 const MARGIN: Duration = Duration::from_secs(10);
+/// How often who waits is told that it still does.
+const TICK: Duration = Duration::from_millis(100);
 
 /// What a VM shim is launched with: the JSON document on its standard input.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,12 +41,17 @@ pub struct Launch {
     pub log_json: bool,
 }
 
-/// Starts the shim and waits for its verdict.
+/// Starts the shim and waits for its verdict. `waiting` is called every now and then meanwhile.
 ///
 /// # Errors
 /// [`Error::Timeout`] if there is none in time: the shim may still be there. Otherwise it has left
 /// nothing.
-pub fn launch(program: &Path, launch: &Launch, log: OwnedFd) -> Result<()> {
+pub fn launch(
+    program: &Path,
+    launch: &Launch,
+    log: OwnedFd,
+    waiting: &mut dyn FnMut(),
+) -> Result<()> {
     let id = &launch.host_id;
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| {
         Error::failed(format!("cannot start the virtual machine of container {id}"), source)
@@ -62,7 +69,7 @@ pub fn launch(program: &Path, launch: &Launch, log: OwnedFd) -> Result<()> {
     let written =
         stdin.map(|mut stdin| stdin.write_all(&serde_json::to_vec(launch)?)).unwrap_or(Ok(()));
     let verdict = match stdout {
-        Some(stdout) => read_until(OwnedFd::from(stdout), until),
+        Some(stdout) => read_until(OwnedFd::from(stdout), until, waiting),
         None => Ok(Vec::new()),
     };
     // What was started has become a daemon's parent and ended, or failed and ended.
@@ -86,17 +93,28 @@ pub fn launch(program: &Path, launch: &Launch, log: OwnedFd) -> Result<()> {
 }
 
 /// Reads the pipe to its end.
-fn read_until(pipe: OwnedFd, until: Instant) -> std::io::Result<Vec<u8>> {
+fn read_until(
+    pipe: OwnedFd,
+    until: Instant,
+    waiting: &mut dyn FnMut(),
+) -> std::io::Result<Vec<u8>> {
     let mut file = std::fs::File::from(pipe);
     let mut verdict = Vec::new();
     let mut buffer = [0; 4096];
     loop {
         let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(std::io::ErrorKind::TimedOut.into());
+        }
+        let left = left.min(TICK);
         let timeout =
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
         let mut fds = [PollFd::from_borrowed_fd(file.as_fd(), PollFlags::IN)];
         match poll(&mut fds, Some(&timeout)) {
-            Ok(0) => return Err(std::io::ErrorKind::TimedOut.into()),
+            Ok(0) => {
+                waiting();
+                continue;
+            }
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
             Err(error) => return Err(error.into()),

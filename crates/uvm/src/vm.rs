@@ -30,10 +30,16 @@ pub struct Vm {
 
 impl Vm {
     /// Starts the VM shim `program` as a daemon, its log going to `log`, and waits until its VM
-    /// serves requests. If that fails nothing is left, and the error holds the shim's own words.
-    pub fn launch(program: &Path, launch: &Launch, log: OwnedFd) -> Result<Self> {
+    /// serves requests; `waiting` is called every now and then meanwhile. If that fails nothing is
+    /// left, and the error holds the shim's own words.
+    pub fn launch(
+        program: &Path,
+        launch: &Launch,
+        log: OwnedFd,
+        waiting: &mut dyn FnMut(),
+    ) -> Result<Self> {
         let vm = Self::at(&launch.dir);
-        launch::launch(program, launch, log).inspect_err(|error| {
+        launch::launch(program, launch, log, waiting).inspect_err(|error| {
             // A shim that has said why it failed has left nothing and is about to end.
             if matches!(error, Error::Timeout { .. })
                 && let Err(error) = vm.end()

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use runhcs_protocol::frame;
-use runhcs_protocol::guest::{Envelope, Failure, Hello, Reply, Request};
+use runhcs_protocol::guest::{Envelope, Failure, FromAgent, Hello, Reply, Request};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::agent_log;
 use crate::frames::FrameReader;
 use crate::lost::Lost;
 
@@ -142,13 +143,18 @@ impl Agent {
 
     async fn read(self, mut reader: FrameReader<OwnedReadHalf>) -> anyhow::Error {
         loop {
-            match reader.expect::<Envelope<Reply>>().await {
-                Ok(Envelope { id, body }) => match self.0.open.borrow_mut().remove(&id) {
-                    // Whoever asked may have gone meanwhile.
-                    Some(waiting) => drop(waiting.send(body)),
-                    None => tracing::debug!(id, "an answer nobody waits for"),
-                },
+            let Envelope { id, body } = match reader.expect::<FromAgent>().await {
+                Ok(FromAgent::Reply(reply)) => reply,
+                Ok(FromAgent::Log(line)) => {
+                    agent_log::write(&line);
+                    continue;
+                }
                 Err(error) => return error,
+            };
+            match self.0.open.borrow_mut().remove(&id) {
+                // Whoever asked may have gone meanwhile.
+                Some(waiting) => drop(waiting.send(body)),
+                None => tracing::debug!(id, "an answer nobody waits for"),
             }
         }
     }

@@ -69,6 +69,7 @@ fn exec_in_vm(
     let key = container.vm.create_process(&container.id, process)?;
     let target = shim::Target {
         vm: container.vm.dir().to_owned(),
+        host: existing.record.vm.as_ref().map_or(&container.id, |vm| &vm.host_id).clone(),
         id: container.id.clone(),
         exec: key.exec,
         console_socket,

@@ -17,6 +17,7 @@ use crate::cli::CreateArgs;
 use crate::existing::{Existing, Main, value, vm_of};
 use crate::globals::Globals;
 use crate::guest_spec::{GuestSpec, PodView};
+use crate::progress::Progress;
 use crate::{logging, pid_file, shim, terminal};
 
 /// A container that was created.
@@ -50,6 +51,9 @@ pub fn create(globals: &Globals, args: &CreateArgs) -> Result<Created> {
         };
         Place::decide(&question, |id| find_record(globals, id))
     })?;
+    if let Some(vm) = &place.vm {
+        logging::about_vm(&vm.host_id);
+    }
     let record = record(globals, id, &unique_id, &bundle, &place);
 
     let claim = || Ok(Rc::new(store.claim(&record)?));
@@ -177,7 +181,8 @@ fn launch_vm(
                 .with_context(|| format!("make {}", directory.display()))?;
             let log = std::fs::OpenOptions::new().create(true).append(true).open(&path);
             let log = log.with_context(|| format!("open the VM's log {}", path.display()))?;
-            Ok(Vm::launch(&program, &launch, log.into())?)
+            let mut progress = Progress::new("starting the virtual machine");
+            Ok(Vm::launch(&program, &launch, log.into(), &mut || progress.tick())?)
         },
     )
 }
@@ -199,6 +204,9 @@ fn create_in_vm(
     if record.terminal && args.console_socket.is_none() {
         bail!("the process has a terminal: give --console-socket to send it to");
     }
+    if args.preserve_fds > 0 {
+        bail!("--preserve-fds can't be used with VM isolation: descriptors don't reach the guest");
+    }
     let undo = VmContainer { vm: vm.clone(), id: args.id.clone() };
     let guest_pid = flow.step_with_undo(
         "container",
@@ -207,6 +215,7 @@ fn create_in_vm(
     )?;
     let target = shim::Target {
         vm: entry_vm_directory(globals, record, entry)?,
+        host: record.vm.as_ref().map_or(&record.id, |vm| &vm.host_id).clone(),
         id: args.id.clone(),
         exec: None,
         console_socket: args.console_socket.clone(),

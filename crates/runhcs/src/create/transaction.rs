@@ -59,8 +59,8 @@ impl Transaction {
         let outcome = action();
         let took = begin.elapsed();
         match &outcome {
-            Ok(_) => debug!(id = self.id, step = name, took = ?took, "done"),
-            Err(error) => debug!(id = self.id, step = name, took = ?took, "failed: {error:#}"),
+            Ok(_) => debug!(step = name, took = ?took, "done"),
+            Err(error) => debug!(step = name, took = ?took, "failed: {error:#}"),
         }
         outcome
     }
@@ -75,9 +75,9 @@ impl Drop for Transaction {
     fn drop(&mut self) {
         while let Some((name, undo)) = self.undo.pop() {
             match undo().with_context(|| format!("undo step `{name}` of container {}", self.id)) {
-                Ok(()) => debug!(id = self.id, step = name, "undone"),
+                Ok(()) => debug!(step = name, "undone"),
                 // The caller reports the first error, not this one.
-                Err(error) => warn!(id = self.id, "{error:#}"),
+                Err(error) => warn!("{error:#}"),
             }
         }
     }

@@ -5,11 +5,13 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 use runhcs_protocol::SHARE_TAG;
+use runhcs_protocol::agent_log::LEVEL_WORD;
 use runhcs_spec::{Machine, VmOptions};
 use runhcs_uvm::Launch;
 
 use super::accelerator::Usable;
 use super::timestamp;
+use crate::agent_log;
 
 /// QEMU's ends of the sockets it is started with.
 #[derive(Debug)]
@@ -66,7 +68,9 @@ pub fn arguments(launch: &Launch, accelerator: Usable, sockets: &Sockets) -> Vec
         &format!("vhost-user-fs-{bus},chardev=virtiofs,tag={SHARE_TAG},queue-size=1024"),
     ]);
 
-    push(&["-append", &kernel_command_line(options, accelerator)]);
+    let mut words = kernel_command_line(options, accelerator);
+    words.push_str(&format!(" {LEVEL_WORD}={}", agent_log::level(&launch.log_level).name()));
+    push(&["-append", &words]);
     arguments.extend(["-kernel".into(), options.kernel.clone().into_os_string()]);
     arguments.extend(["-initrd".into(), options.initramfs.clone().into_os_string()]);
     arguments

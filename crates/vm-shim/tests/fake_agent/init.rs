@@ -14,6 +14,8 @@ const SOCK_STREAM: c_int = 1;
 const SYS_FINIT_MODULE: c_long = 313;
 const HOST_CID: u32 = 2;
 const CONTROL_PORT: u32 = 1023;
+/// As in `runhcs_protocol`.
+const VERSION: u32 = 2;
 
 unsafe extern "C" {
     fn mount(
@@ -59,20 +61,20 @@ fn main() {
             sleep(Duration::from_secs(1000));
         }
         "close" => {
-            let mut link = hello(1);
+            let mut link = hello(VERSION);
             let _ = link.read(&mut [0; 64]).unwrap();
         }
         "second-link" => {
-            let _link = hello(1);
+            let _link = hello(VERSION);
             let second = try_dial();
             println!("a second link: {}", second.map_or_else(|e| e.to_string(), |_| "yes".into()));
             sleep(Duration::from_secs(1000));
         }
-        "hang" => serve(hello(1), |_| None),
+        "hang" => serve(hello(VERSION), |_| None),
         // Answers everything with the same nonsense.
-        "nonsense" => serve(hello(1), |_| Some(r#"{"process":{"exec":7,"pid":0}}"#)),
+        "nonsense" => serve(hello(VERSION), |_| Some(r#"{"process":{"exec":7,"pid":0}}"#)),
         // Answers the status at once, and all else never.
-        "slow" => serve(hello(1), |request| {
+        "slow" => serve(hello(VERSION), |request| {
             request.contains("containerStatus").then_some(r#"{"status":"running"}"#)
         }),
         other => panic!("unknown behaviour {other}"),
@@ -94,7 +96,7 @@ fn serve(mut link: File, answer: impl Fn(&str) -> Option<&'static str>) {
             .map(|(_, rest)| rest.chars().take_while(char::is_ascii_digit).collect())
             .unwrap();
         if let Some(answer) = answer(&request) {
-            send(&mut link, &format!(r#"{{"id":{id},"body":{answer}}}"#));
+            send(&mut link, &format!(r#"{{"reply":{{"id":{id},"body":{answer}}}}}"#));
         }
     }
 }

@@ -80,7 +80,7 @@ impl Pod {
     /// Launches the shim, its log going to a file in the directory.
     pub fn try_launch(&self) -> runhcs_compute::Result<Vm> {
         let log = File::create(self.dir.path().join("shim.log")).unwrap();
-        Vm::launch(Path::new(SHIM), &self.launch, log.into())
+        Vm::launch(Path::new(SHIM), &self.launch, log.into(), &mut || {})
     }
 
     /// As [`Self::try_launch`], for a VM that has to come up.

@@ -1,0 +1,132 @@
+//! VM isolation against a bare QEMU, and what a pod that runs already costs.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::bundle;
+use crate::measure;
+use crate::table::Table;
+
+/// What VMs are made of.
+#[derive(Debug)]
+pub struct Vm {
+    /// The VM shim.
+    pub shim: PathBuf,
+    /// The directory of the kernel and the initramfs.
+    pub image: PathBuf,
+}
+
+/// Compares, and prints tables.
+pub fn compare(runhcs: &Path, vm: &Vm, work: &Path, rounds: usize) -> Result<()> {
+    let (kernel, initramfs) = (vm.image.join("vmlinux"), vm.image.join("initramfs.img"));
+    let config = work.join("config.toml");
+    let text =
+        format!("vm-shim = {:?}\n[vm]\nkernel = {kernel:?}\ninitramfs = {initramfs:?}\n", vm.shim);
+    std::fs::write(&config, text)?;
+    let command = |arguments: &[&str]| {
+        let mut command = Command::new(runhcs);
+        command.arg("--root").arg(work.join("state/vm")).arg("--config").arg(&config);
+        command.args(arguments);
+        command
+    };
+    let short = bundle::write(runhcs, &work.join("vm-true"), &["/bin/true"])?;
+    let long = bundle::write(runhcs, &work.join("vm-sleep"), &["/bin/sleep", "1000"])?;
+    let (short, long) = (short.display().to_string(), long.display().to_string());
+
+    let bare = || measure::run(&mut bare_qemu(&kernel, &initramfs)?);
+    let isolated =
+        || measure::run(&mut command(&["run", "--isolation", "vm", "--bundle", &short, "bench"]));
+    Table::measure(
+        rounds,
+        &mut [
+            ("bare QEMU, same image".into(), Box::new(bare)),
+            ("runhcs run true".into(), Box::new(isolated)),
+        ],
+    )?
+    .print("A VM that boots, runs one program and ends");
+
+    let detached = |more: &[&str], id: &str| {
+        let mut all = vec!["run", "--detach"];
+        all.extend_from_slice(more);
+        all.extend(["--bundle", &long, id]);
+        measure::run(&mut command(&all))
+    };
+    detached(&[], "on-host")?;
+    detached(&["--isolation", "vm"], "pod")?;
+    let measured = in_a_pod(&command, &short, rounds);
+    for id in ["on-host", "pod"] {
+        measure::run(&mut command(&["delete", "--force", id]))?;
+    }
+    measured
+}
+
+fn in_a_pod(command: &dyn Fn(&[&str]) -> Command, short: &str, rounds: usize) -> Result<()> {
+    let run = |arguments: &[&str]| measure::run(&mut command(arguments));
+    Table::measure(
+        rounds,
+        &mut [
+            ("process".into(), Box::new(|| run(&["exec", "on-host", "/bin/true"]))),
+            ("VM".into(), Box::new(|| run(&["exec", "pod", "/bin/true"]))),
+        ],
+    )?
+    .print("exec true");
+    Table::measure(
+        rounds,
+        &mut [
+            ("process".into(), Box::new(|| run(&["run", "--bundle", short, "member"]))),
+            ("VM".into(), Box::new(|| run(&["run", "--host", "pod", "--bundle", short, "member"]))),
+        ],
+    )?
+    .print("a further container that runs true");
+    memory()
+}
+
+/// The processes that stand for the pod: what each has for itself, without what is shared.
+fn memory() -> Result<()> {
+    println!("\nMemory of the pod's processes on the host");
+    for entry in std::fs::read_dir("/proc")? {
+        let dir = entry?.path();
+        let Ok(line) = std::fs::read(dir.join("cmdline")) else { continue };
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        let name = if line.contains("guest=pod@vm") {
+            "QEMU"
+        } else if line.contains("runhcs-vm-shim serve") {
+            "VM shim"
+        } else if line.contains("runhcs-vm-shim virtiofs") {
+            "virtiofs daemon"
+        } else if line.contains(" shim --vm ") {
+            "container shim"
+        } else {
+            continue;
+        };
+        let Ok(usage) = std::fs::read_to_string(dir.join("smaps_rollup")) else { continue };
+        let of = |field: &str| -> u64 {
+            let lines = usage.lines().filter(|line| line.starts_with(field));
+            lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
+        };
+        println!("{name:<24} resident {:>8} KiB, private {:>8} KiB", of("Rss:"), of("Private_"));
+    }
+    Ok(())
+}
+
+/// QEMU with the same kernel, initramfs and memory, and nothing else. The guest's init finds no
+/// devices and ends, and so does the VM.
+fn bare_qemu(kernel: &Path, initramfs: &Path) -> Result<Command> {
+    let cpus = std::fs::read_to_string("/proc/cpuinfo")?;
+    let mhz = cpus.lines().find(|line| line.starts_with("cpu MHz"));
+    let mhz: f64 = mhz.and_then(|line| line.rsplit(' ').next()?.parse().ok()).context("no MHz")?;
+    let words = format!(
+        "console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=on no_timer_check \
+         cryptomgr.notests pci=off mitigations=off noreplace-smp tsc_early_khz={}",
+        (mhz * 1000.0) as u64
+    );
+    let mut command = Command::new("qemu-system-x86_64");
+    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+    command.args(["-machine", "microvm,pit=off,pic=off,rtc=on,isa-serial=on"]);
+    command.args(["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "256M"]);
+    command.args(["-serial", "null", "-append", &words]);
+    command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
+    Ok(command)
+}
