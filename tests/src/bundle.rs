@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{Harness, binary};
 
-const APPLETS: [&str; 38] = [
+const APPLETS: [&str; 39] = [
     "sh",
     "cat",
     "echo",
@@ -46,6 +46,7 @@ const APPLETS: [&str; 38] = [
     "truncate",
     "ip",
     "ping",
+    "tr",
 ];
 
 /// A bundle in the test's own directory.

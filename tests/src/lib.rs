@@ -144,6 +144,11 @@ impl Harness {
         std::fs::write(self.path("config.toml"), text).unwrap();
     }
 
+    /// The command's program.
+    pub fn program(&self) -> PathBuf {
+        binary("runhcs")
+    }
+
     /// The command with the test's own options, not yet run.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary("runhcs"));

@@ -49,7 +49,7 @@ impl Config {
         if let Some(path) = &self.vm_shim {
             return Ok(path.clone());
         }
-        let own = std::env::current_exe().context("find this program's own path")?;
+        let own = crate::own_program::path()?;
         let beside = own.with_file_name("runhcs-vm-shim");
         if !beside.exists() {
             bail!(

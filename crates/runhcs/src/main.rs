@@ -13,6 +13,7 @@ mod foreground;
 mod globals;
 mod guest_spec;
 mod logging;
+mod own_program;
 mod pid_file;
 mod progress;
 mod shim;
@@ -26,6 +27,9 @@ use cli::{Cli, Verb};
 use globals::Globals;
 
 fn main() -> ExitCode {
+    if let Err(error) = own_program::protect() {
+        return report(&error);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage_error(&error),

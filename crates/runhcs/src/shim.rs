@@ -40,7 +40,7 @@ pub struct Target {
 /// Starts a shim with this process's stdio, waits until it has attached to its process, and returns
 /// its pid. It stays a child, to be waited for by who wants its exit code.
 pub fn launch(globals: &Globals, target: &Target, log: Option<&PathBuf>) -> Result<u32> {
-    let program = std::env::current_exe().context("find this program's own path")?;
+    let program = crate::own_program::path()?;
     let (mut verdict, ready) = std::io::pipe().context("make a pipe")?;
     let ready: OwnedFd = ready.into();
     let mut command = Command::new(program);

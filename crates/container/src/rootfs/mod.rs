@@ -2,7 +2,7 @@
 
 mod devices;
 mod masks;
-mod mount_attr;
+pub(crate) mod mount_attr;
 pub(crate) mod mounts;
 pub(crate) mod options;
 pub(crate) mod resolve;
