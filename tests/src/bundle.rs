@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{Harness, binary};
 
-const APPLETS: [&str; 39] = [
+const APPLETS: [&str; 42] = [
     "sh",
     "cat",
     "echo",
@@ -47,6 +47,9 @@ const APPLETS: [&str; 39] = [
     "ip",
     "ping",
     "tr",
+    "cut",
+    "ionice",
+    "env",
 ];
 
 /// A bundle in the test's own directory.

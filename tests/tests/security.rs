@@ -2,7 +2,8 @@
 
 use std::process::Stdio;
 
-use runhcs_tests::{Bundle, Harness, Isolation, eventually};
+use runhcs_tests::{Bundle, Harness, Isolation, eventually, in_both};
+use serde_json::json;
 
 /// CVE-2019-5736: a container has the runtime executed in it, keeps its file open, and overwrites
 /// the host's runtime once nobody executes it any more.
@@ -58,3 +59,126 @@ fn the_runtimes_own_program_is_out_of_reach() {
         h.runhcs(&["delete", "--force", "box"]).ok();
     });
 }
+
+// CVE-2024-21626: a working directory that leads out of the container through a descriptor which
+// the runtime left open.
+in_both!(no_descriptor_leads_to_the_host, |h: &Harness| {
+    let bundle = Bundle::new(h, "box", &["sh", "-c", "ls /proc/self/fd"]);
+    let run = h.new_container(&["run"], &bundle, "box").ok();
+    // The three of stdio, and the directory that `ls` reads.
+    assert_eq!(run.stdout, "0\n1\n2\n3\n");
+    h.new_container(&["run", "--detach"], &sleeping(h, "sleeper"), "sleeper").ok();
+    let exec = h.runhcs(&["exec", "sleeper", "ls", "/proc/self/fd"]).ok();
+    assert_eq!(exec.stdout, "0\n1\n2\n3\n");
+    for number in 3..24 {
+        let directory = format!("/proc/self/fd/{number}");
+        let exec = ["exec", "--cwd", &directory, "sleeper", "ls", "../../../etc/hostname"];
+        let exec = h.runhcs(&exec);
+        assert!(exec.code != 0 && exec.stdout.is_empty(), "{exec:?}");
+        // Each of these is a VM that boots.
+        if h.isolation == Isolation::Vm && number % 7 != 3 {
+            continue;
+        }
+        let path = directory.clone();
+        let bundle = bundle_again(bundle.path(), h).edit(|config| {
+            config["process"]["cwd"] = json!(path);
+            config["process"]["args"] = json!(["ls", "../../../etc/hostname"]);
+        });
+        let run = h.new_container(&["run"], &bundle, "box");
+        assert!(run.code != 0 && run.stdout.is_empty(), "{run:?}");
+    }
+    h.runhcs(&["delete", "--force", "sleeper"]).ok();
+});
+
+fn sleeping(h: &Harness, name: &str) -> Bundle {
+    Bundle::new(h, name, &["sleep", "1000"])
+}
+
+fn bundle_again(path: &std::path::Path, h: &Harness) -> Bundle {
+    Bundle::with_root(h, path.to_owned(), &["true"])
+}
+
+// CVE-2021-30465 and CVE-2023-27561: a mount's target that is a symbolic link of the image's,
+// leading to the host or to `/proc`.
+in_both!(links_of_the_image_do_not_redirect_mounts, |h: &Harness| {
+    let outside = h.path("outside");
+    std::fs::create_dir(&outside).unwrap();
+    let volume = h.path("volume");
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::write(volume.join("mark"), "mounted\n").unwrap();
+    let up = format!("{}{}", "../".repeat(20), &outside.to_str().unwrap()[1..]);
+    for (index, link) in [outside.to_str().unwrap(), &up].into_iter().enumerate() {
+        let name = format!("box{index}");
+        let bundle = Bundle::new(h, &name, &["sh", "-c", "cat /vol/mark"]).edit(|config| {
+            config["mounts"].as_array_mut().unwrap().push(json!({
+                "source": volume, "destination": "/vol", "type": "bind", "options": ["rbind"]
+            }));
+        });
+        std::os::unix::fs::symlink(link, bundle.path().join("rootfs/vol")).unwrap();
+        let run = h.new_container(&["run"], &bundle, &name).ok();
+        // It was resolved within the root, where it leads to a directory of the same name.
+        assert_eq!(run.stdout, "mounted\n");
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+    }
+    // A root whose /proc is a link, so that what is written to procfs would go elsewhere.
+    let bundle = Bundle::new(h, "box", &["true"]);
+    let proc = bundle.path().join("rootfs/proc");
+    std::fs::remove_dir(&proc).unwrap();
+    std::os::unix::fs::symlink("/tmp", &proc).unwrap();
+    let run = h.new_container(&["run"], &bundle, "box");
+    assert!(run.code == 0 || run.stderr.contains("proc"), "{run:?}");
+    let host_tmp = bundle.path().join("rootfs/tmp");
+    assert_eq!(std::fs::read_dir(host_tmp).unwrap().count(), 0);
+});
+
+// CVE-2025-31133 and CVE-2025-52565: `/dev/null`, which hides masked files, and `/dev/console`
+// replaced by the image.
+in_both!(devices_of_the_image_are_not_trusted, |h: &Harness| {
+    let victim = h.path("victim");
+    std::fs::write(&victim, "secret\n").unwrap();
+    let script =
+        "cat /proc/kcore | head -c 1 | wc -c; cat /masked; echo x > /dev/null; ls -l /dev/null";
+    let bundle = Bundle::new(h, "box", &["sh", "-c", script]).edit(|config| {
+        config["linux"]["maskedPaths"] = json!(["/proc/kcore", "/masked"]);
+    });
+    let root = bundle.path().join("rootfs");
+    std::fs::write(root.join("masked"), "unmasked\n").unwrap();
+    for name in ["null", "console", "ptmx", "pts", "shm"] {
+        std::os::unix::fs::symlink(&victim, root.join("dev").join(name)).unwrap();
+    }
+    let run = h.new_container(&["run"], &bundle, "box").ok();
+    let lines: Vec<&str> = run.stdout.lines().collect();
+    assert_eq!(lines[0], "0", "kcore is readable: {run:?}");
+    assert!(!run.stdout.contains("unmasked") && !run.stdout.contains("secret"), "{run:?}");
+    assert!(run.stdout.contains("crw"), "{run:?}");
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "secret\n");
+});
+
+// CVE-2022-29162, and what else a process could be left with: inheritable capabilities, groups and
+// variables of whoever started the runtime.
+in_both!(nothing_of_the_callers_is_left, |h: &Harness| {
+    let script = "grep -E '^(Cap|Groups|NoNewPrivs)' /proc/self/status; env";
+    let bundle = Bundle::new(h, "box", &["sh", "-c", script]);
+    let [flag, isolation] = h.flag();
+    let path = bundle.path().to_str().unwrap();
+    let line = ["run", flag, isolation, "--bundle", path, "box"];
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--groups", "4,5,6", "--inh-caps", "+net_raw,+sys_admin"]);
+    let original = h.command(&line);
+    command.arg(original.get_program()).args(original.get_args());
+    for (name, value) in original.get_envs() {
+        command.env(name, value.unwrap());
+    }
+    command.env("SECRET_OF_THE_CALLER", "x");
+    let run = h.finish(command);
+    assert_eq!(run.code, 0, "{run:?}");
+    let field = |name: &str| {
+        let line = run.stdout.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().to_owned()
+    };
+    assert_eq!(field("CapInh:"), "0000000000000000");
+    assert_eq!(field("CapAmb:"), "0000000000000000");
+    assert_eq!(field("Groups:"), "");
+    assert_eq!(field("NoNewPrivs:"), "1");
+    assert!(!run.stdout.contains("SECRET") && !run.stdout.contains("RUNHCS"), "{run:?}");
+});

@@ -50,15 +50,10 @@ impl<'a> Credentials<'a> {
                 Rlimit { current: value(limit.soft()), maximum: value(limit.hard()) },
             ));
         }
-        for (field, given) in [
-            ("process.scheduler", process.scheduler().is_some()),
-            ("process.ioPriority", process.io_priority().is_some()),
-            ("process.execCPUAffinity", process.exec_cpu_affinity().is_some()),
-            (
-                "process.selinuxLabel",
-                process.selinux_label().as_deref().is_some_and(|l| !l.is_empty()),
-            ),
-        ] {
+        for (field, given) in [(
+            "process.selinuxLabel",
+            process.selinux_label().as_deref().is_some_and(|l| !l.is_empty()),
+        )] {
             if given {
                 return Err(invalid(field, "is not supported yet"));
             }

@@ -13,6 +13,7 @@ use crate::credentials::Credentials;
 use crate::error::{Context, invalid};
 use crate::plan::{Child, expect};
 use crate::program::{self, Program};
+use crate::scheduling::{Affinity, Personality, Scheduling};
 use crate::seccomp::Filter;
 use crate::{Init, Stdio, namespaces, proc, terminal};
 
@@ -30,13 +31,14 @@ pub struct ExecOptions<'a> {
 }
 
 /// The namespaces that a process may have of its own, by their names in procfs.
-const NAMESPACES: [(&str, i32); 7] = [
+const NAMESPACES: [(&str, i32); 8] = [
     ("user", libc::CLONE_NEWUSER),
     ("ipc", libc::CLONE_NEWIPC),
     ("uts", libc::CLONE_NEWUTS),
     ("net", libc::CLONE_NEWNET),
     ("pid", libc::CLONE_NEWPID),
     ("cgroup", libc::CLONE_NEWCGROUP),
+    ("time", namespaces::CLONE_NEWTIME),
     ("mnt", libc::CLONE_NEWNS),
 ];
 
@@ -57,7 +59,14 @@ impl Container {
             ));
         }
         let credentials = Credentials::new(options.process)?;
+        let scheduling = Scheduling::new(options.process)?;
+        let of_init =
+            spec.process().as_ref().and_then(|process| process.exec_cpu_affinity().as_ref());
+        let affinity = options.process.exec_cpu_affinity().as_ref().or(of_init);
+        let affinity = Affinity::new(affinity)?;
         let linux = spec.linux().as_ref();
+        let personality = linux.and_then(|l| l.personality().as_ref());
+        let personality = personality.map(Personality::new).transpose()?;
         let filter = linux.and_then(|l| l.seccomp().as_ref()).map(Filter::new).transpose()?;
         let program = Program::new(options.process, options.preserve_fds)?;
         let joined = differing_namespaces(&init)?;
@@ -80,7 +89,8 @@ impl Container {
             Side::Child => {
                 drop(channel);
                 let mut channel = theirs;
-                let preparation = Preparation { credentials, filter, program };
+                let mut preparation =
+                    Preparation { credentials, scheduling, affinity, personality, filter, program };
                 let error = preparation.run(&mut options, &mut channel, &joined, &entrances);
                 channel.fail(&error);
                 crate::init::exit();
@@ -100,6 +110,9 @@ impl Container {
 
 struct Preparation<'a> {
     credentials: Credentials<'a>,
+    scheduling: Scheduling,
+    affinity: Affinity,
+    personality: Option<Personality>,
     filter: Option<Filter>,
     program: Program,
 }
@@ -107,25 +120,27 @@ struct Preparation<'a> {
 impl Preparation<'_> {
     /// Becomes the program; returns only what kept it from that.
     fn run(
-        &self,
+        &mut self,
         options: &mut ExecOptions<'_>,
         channel: &mut Channel,
         joined: &[(i32, &'static str, OwnedFd)],
         entrances: &Entrances,
     ) -> Error {
-        match entrances.enter().and_then(|()| self.prepare(options, channel, joined)) {
+        let entered = self.affinity.begin().and_then(|()| entrances.enter());
+        match entered.and_then(|()| self.prepare(options, channel, joined)) {
             Ok(path) => self.program.execute(&path),
             Err(error) => error,
         }
     }
 
     fn prepare(
-        &self,
+        &mut self,
         options: &mut ExecOptions<'_>,
         channel: &mut Channel,
         joined: &[(i32, &'static str, OwnedFd)],
     ) -> Result<std::ffi::CString> {
         channel.wait()?;
+        self.affinity.end()?;
         // Before the container can see this process (CVE-2016-9962).
         rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
             .context(|| "hide the process from the container".into())?;
@@ -148,7 +163,10 @@ impl Preparation<'_> {
             (None, None) => {}
         }
         self.credentials.apply_limits()?;
+        self.scheduling.apply()?;
+        self.personality.map_or(Ok(()), Personality::apply)?;
         program::close_on_exec(options.preserve_fds)?;
+        self.program.look_home_up(options.process.user().uid())?;
         self.program.enter_cwd()?;
         let no_new_privileges = options.process.no_new_privileges() == Some(true);
         if let Some(filter) = self.filter.as_ref().filter(|_| !no_new_privileges) {

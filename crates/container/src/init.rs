@@ -10,6 +10,7 @@ use crate::cgroups::Entrances;
 use crate::channel::Channel;
 use crate::error::Context;
 use crate::plan::Plan;
+use crate::scheduling::{MemoryPolicy, Personality};
 use crate::{barrier, namespaces, network, proc, program, rootfs, terminal};
 
 /// What init inherits from the creating process.
@@ -101,7 +102,11 @@ fn set_up(plan: &mut Plan<'_>, inherited: &mut Inherited) -> Result<std::ffi::CS
     set_up_stdio(plan)?;
     plan.root.protect()?;
     plan.credentials.apply_limits()?;
+    plan.scheduling.apply()?;
+    plan.personality.map_or(Ok(()), Personality::apply)?;
+    plan.memory_policy.as_ref().map_or(Ok(()), MemoryPolicy::apply)?;
     program::close_on_exec(plan.options.preserve_fds)?;
+    plan.program.look_home_up(plan.process.user().uid())?;
     plan.program.enter_cwd()?;
     // A filter without no_new_privs takes privilege to load; with it, it can and should come last.
     let filter_needs_privilege = plan.process.no_new_privileges() != Some(true);

@@ -18,11 +18,13 @@ mod init;
 mod namespaces;
 mod network;
 mod own_program;
+mod passwd;
 mod plan;
 mod proc;
 mod program;
 mod resources;
 mod rootfs;
+mod scheduling;
 mod seccomp;
 mod terminal;
 

@@ -1,14 +1,18 @@
 //! Which namespaces a container gets anew and which it joins.
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxTimeOffset, Spec};
 use runhcs_compute::Result;
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::LinkNameSpaceType;
 
 use crate::error::{Context, invalid};
+
+/// linux/sched.h; libc has it for some architectures only.
+pub(crate) const CLONE_NEWTIME: i32 = 0x80;
 
 /// The kinds of namespaces, in the order in which they are joined: the user namespace first, for
 /// the others may belong to it; the mount namespace last, for their paths are the caller's.
@@ -19,7 +23,7 @@ const KINDS: [(LinuxNamespaceType, &str, i32); 8] = [
     (LinuxNamespaceType::Network, "network", libc::CLONE_NEWNET),
     (LinuxNamespaceType::Pid, "pid", libc::CLONE_NEWPID),
     (LinuxNamespaceType::Cgroup, "cgroup", libc::CLONE_NEWCGROUP),
-    (LinuxNamespaceType::Time, "time", 0x80),
+    (LinuxNamespaceType::Time, "time", CLONE_NEWTIME),
     (LinuxNamespaceType::Mount, "mount", libc::CLONE_NEWNS),
 ];
 
@@ -28,6 +32,8 @@ const KINDS: [(LinuxNamespaceType, &str, i32); 8] = [
 pub(crate) struct Namespaces {
     new: i32,
     joined: Vec<(i32, &'static str, PathBuf)>,
+    /// The text of `/proc/self/timens_offsets`, if there is to be any.
+    time_offsets: Option<String>,
 }
 
 impl Namespaces {
@@ -47,8 +53,13 @@ impl Namespaces {
                 None => namespaces.new |= flag,
             }
         }
-        if namespaces.new & 0x80 != 0 {
-            return Err(invalid("linux.namespaces", "a new time namespace is not supported yet"));
+        let offsets = spec.linux().as_ref().and_then(|linux| linux.time_offsets().as_ref());
+        if let Some(offsets) = offsets.filter(|offsets| !offsets.is_empty()) {
+            if !namespaces.is_new(CLONE_NEWTIME) {
+                let message = "needs a new time namespace in linux.namespaces";
+                return Err(invalid("linux.timeOffsets", message));
+            }
+            namespaces.time_offsets = Some(time_offsets(offsets)?);
         }
         if !namespaces.has(libc::CLONE_NEWNS) {
             return Err(invalid("linux.namespaces", "a container needs a mount namespace"));
@@ -68,7 +79,26 @@ impl Namespaces {
 
     /// The flags for clone(2). A cgroup namespace is made later, from inside the control group.
     pub(crate) fn clone_flags(&self) -> i32 {
-        self.new & !libc::CLONE_NEWCGROUP
+        self.new & !libc::CLONE_NEWCGROUP & !CLONE_NEWTIME
+    }
+
+    /// Gives the children that are made while the result exists a new time namespace, if there is
+    /// to be one. Its clocks can be set only before it has a process (time_namespaces(7)).
+    pub(crate) fn new_time_namespace(&self) -> Result<Option<OwnTimeNamespace>> {
+        if !self.is_new(CLONE_NEWTIME) {
+            return Ok(None);
+        }
+        let own = rustix::fs::open("/proc/self/ns/time", OFlags::CLOEXEC, Mode::empty())
+            .context(|| "open the own time namespace".into())?;
+        // SAFETY: a time namespace for children changes no descriptor and no memory.
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWTIME) }
+            .context(|| "make a time namespace".into())?;
+        let own = OwnTimeNamespace(own);
+        if let Some(offsets) = &self.time_offsets {
+            std::fs::write("/proc/self/timens_offsets", offsets)
+                .context(|| format!("linux.timeOffsets: set the clocks to {offsets:?}"))?;
+        }
+        Ok(Some(own))
     }
 
     /// Opens the namespaces to join, while the caller's paths are still valid.
@@ -82,6 +112,36 @@ impl Namespaces {
             })
             .collect()
     }
+}
+
+/// The caller's own time namespace. Dropping it makes it that of later children again.
+#[derive(Debug)]
+pub(crate) struct OwnTimeNamespace(OwnedFd);
+
+impl Drop for OwnTimeNamespace {
+    fn drop(&mut self) {
+        // One can always go back to where one is: only children were to be elsewhere.
+        let _ = join(CLONE_NEWTIME, "own time", &self.0);
+    }
+}
+
+fn time_offsets(offsets: &HashMap<String, LinuxTimeOffset>) -> Result<String> {
+    let mut clocks: Vec<_> = offsets.iter().collect();
+    clocks.sort_by_key(|(clock, _)| *clock);
+    let mut text = String::new();
+    for (clock, offset) in clocks {
+        let field = |name: &str| format!("linux.timeOffsets.{clock}{name}");
+        if !matches!(clock.as_str(), "monotonic" | "boottime") {
+            return Err(invalid(field(""), "is not a clock that can be set: monotonic, boottime"));
+        }
+        let nanoseconds = offset.nanosecs().unwrap_or_default();
+        if nanoseconds >= 1_000_000_000 {
+            let message = format!("{nanoseconds} is not less than a second");
+            return Err(invalid(field(".nanosecs"), message));
+        }
+        text += &format!("{clock} {} {nanoseconds}\n", offset.secs().unwrap_or_default());
+    }
+    Ok(text)
 }
 
 /// Moves the caller into a namespace.

@@ -17,6 +17,7 @@ use crate::hooks::HookSubject;
 use crate::namespaces::{self, Namespaces};
 use crate::program::Program;
 use crate::rootfs::RootPlan;
+use crate::scheduling::{Affinity, MemoryPolicy, Personality, Scheduling};
 use crate::seccomp::Filter;
 use crate::{CreateOptions, Init, barrier, init, proc};
 
@@ -50,6 +51,9 @@ pub struct Plan<'a> {
     pub(crate) credentials: Credentials<'a>,
     pub(crate) filter: Option<Filter>,
     pub(crate) program: Program,
+    pub(crate) scheduling: Scheduling,
+    pub(crate) personality: Option<Personality>,
+    pub(crate) memory_policy: Option<MemoryPolicy>,
     pub(crate) subject: HookSubject,
     resources: Resources,
 }
@@ -65,10 +69,7 @@ impl<'a> Plan<'a> {
         let process = spec.process().as_ref().ok_or_else(|| invalid("process", "is missing"))?;
         for (field, given) in [
             ("linux.intelRdt", linux.intel_rdt().is_some()),
-            ("linux.memoryPolicy", linux.memory_policy().is_some()),
             ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty())),
-            ("linux.personality", linux.personality().is_some()),
-            ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|o| !o.is_empty())),
             ("linux.mountLabel", linux.mount_label().as_deref().is_some_and(|l| !l.is_empty())),
             (
                 "process.apparmorProfile",
@@ -98,6 +99,8 @@ impl<'a> Plan<'a> {
         if !terminal && options.console_socket.is_some() {
             return Err(invalid("process.terminal", "is not set, but a console socket was given"));
         }
+        // For further processes only, but what is wrong with it is wrong now.
+        Affinity::new(process.exec_cpu_affinity().as_ref())?;
         let mut credentials = Credentials::new(process)?;
         let paths = CgroupPaths::new(options.id, linux.cgroups_path().as_deref())?;
         let limits = Limits::parse(&paths, linux.resources().as_ref())?;
@@ -137,6 +140,9 @@ impl<'a> Plan<'a> {
             limits,
             filter: linux.seccomp().as_ref().map(Filter::new).transpose()?,
             program: Program::new(process, options.preserve_fds)?,
+            scheduling: Scheduling::new(process)?,
+            personality: linux.personality().as_ref().map(Personality::new).transpose()?,
+            memory_policy: linux.memory_policy().as_ref().map(MemoryPolicy::new).transpose()?,
             namespaces,
             credentials,
             subject,
@@ -178,6 +184,7 @@ impl<'a> Plan<'a> {
         let entrances = self.cgroup.entrances()?;
         let flags = self.namespaces.clone_flags();
         let own_pid_namespace = join_pid_namespace(&joined)?;
+        let own_time_namespace = self.namespaces.new_time_namespace()?;
         // SAFETY: the engine and its callers start no thread before this point.
         let side = unsafe { clone(flags, target.as_ref().map(AsFd::as_fd)) };
         let pid = match side.context(|| "clone the container's init process".into())? {
@@ -187,7 +194,7 @@ impl<'a> Plan<'a> {
             }
             Side::Parent { pid } => pid,
         };
-        drop((theirs, entrances));
+        drop((theirs, entrances, own_time_namespace));
         let mut child = Child::new(pid);
         restore_pid_namespace(own_pid_namespace)?;
         let process = Init::of(pid)?;

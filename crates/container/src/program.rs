@@ -11,6 +11,7 @@ use rustix::fs::{Access, AtFlags, CWD};
 use rustix::io::Errno;
 
 use crate::error::{Context, invalid};
+use crate::passwd;
 
 /// Where programs are looked for if the environment has no `PATH` (as runc and crun have it).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -23,6 +24,8 @@ pub(crate) struct Program {
     arguments: Vec<CString>,
     environment: Vec<CString>,
     cwd: PathBuf,
+    /// Whether the environment says where the user's home is.
+    has_home: bool,
 }
 
 impl Program {
@@ -41,9 +44,6 @@ impl Program {
         let has = |name: &str| {
             listed.iter().any(|v| v.strip_prefix(name).is_some_and(|r| r.starts_with('=')))
         };
-        if !has("HOME") {
-            environment.push(home(process));
-        }
         if listen_fds > 0 {
             // systemd's socket activation protocol (sd_listen_fds(3)); the process is pid 1.
             environment
@@ -57,8 +57,22 @@ impl Program {
             arguments: strings("process.args", arguments)?,
             environment,
             cwd: process.cwd().clone(),
+            has_home: has("HOME"),
             name,
         })
+    }
+
+    /// Sets `HOME` from the container's `/etc/passwd` unless it is set; the caller is in the
+    /// container's root. As with runc, who isn't listed is at home in `/`.
+    pub(crate) fn look_home_up(&mut self, uid: u32) -> Result<()> {
+        if self.has_home {
+            return Ok(());
+        }
+        let home = passwd::home(uid).unwrap_or_else(|| "/".to_owned());
+        let entry = CString::new(format!("HOME={home}")).context(|| format!("HOME={home:?}"))?;
+        self.environment.push(entry);
+        self.has_home = true;
+        Ok(())
     }
 
     /// Enters the working directory; the caller is in the container's root.
@@ -127,12 +141,6 @@ impl Program {
         unsafe { libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
         Error::failed(format!("exec {}", path.to_string_lossy()), std::io::Error::last_os_error())
     }
-}
-
-/// `HOME` from the container's `/etc/passwd`, looked up in [`Program::new`]'s caller's root only
-/// if that is the container's; here by the convention for root and others.
-fn home(process: &Process) -> CString {
-    if process.user().uid() == 0 { c"HOME=/root".to_owned() } else { c"HOME=/".to_owned() }
 }
 
 /// Marks every descriptor after stdio and the preserved ones to be closed when a program is

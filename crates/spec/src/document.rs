@@ -51,9 +51,15 @@ pub(crate) fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8], user: &str) 
         },
         Err(error) => error,
     };
-    if error.inner().to_string().starts_with("missing field `user`")
-        && let Some(document) = with_user(bytes, user)
-    {
+    let message = error.inner().to_string();
+    let repaired = if message.starts_with("missing field `user`") {
+        with_user(bytes, user)
+    } else if message.starts_with("unknown variant `SCHED_FLAG_") {
+        with_known_flags(bytes, user)
+    } else {
+        None
+    };
+    if let Some(document) = repaired {
         return tracked(Strict(document))
             .map_err(|error| malformed(path, error.path().to_string(), error.inner()));
     }
@@ -80,6 +86,25 @@ fn with_user(bytes: &[u8], user: &str) -> Option<Value> {
     }
     parent.insert(name.to_owned(), Value::Object(serde_json::Map::new()));
     Some(document)
+}
+
+/// The document with the names that the type has for two flags of `scheduler`, which are not the
+/// specification's (config.md, "Scheduler"). It stands beside the user object.
+fn with_known_flags(bytes: &[u8], user: &str) -> Option<Value> {
+    let mut document: Value = serde_json::from_slice(bytes).ok()?;
+    let (process, _) = user.rsplit_once('/')?;
+    let flags = document.pointer_mut(&format!("{process}/scheduler/flags"))?.as_array_mut()?;
+    let mut changed = false;
+    for flag in flags {
+        let known = match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK",
+            Some("SCHED_FLAG_DL_OVERRUN") => "SCHED_FLAG_D_L_OVERRUN",
+            _ => continue,
+        };
+        *flag = known.into();
+        changed = true;
+    }
+    changed.then_some(document)
 }
 
 fn malformed(path: &Path, field: String, error: &serde_json::Error) -> Error {

@@ -1,0 +1,143 @@
+//! What a container's process is given, from the command line, in both isolations.
+
+use runhcs_tests::{Bundle, Harness, Isolation, in_both};
+use serde_json::{Value, json};
+
+/// Runs a script with an edited configuration; returns what it printed.
+fn run(h: &Harness, script: &str, change: impl FnOnce(&mut Value)) -> String {
+    let bundle = Bundle::new(h, "box", &["sh", "-c", script]).edit(change);
+    let run = h.new_container(&["run"], &bundle, "box").ok();
+    std::fs::remove_dir_all(bundle.path()).unwrap();
+    run.stdout
+}
+
+/// A field of `/proc/self/stat` by its number (proc_pid_stat(5)); the command's name has no space.
+fn stat(field: usize) -> String {
+    format!("cut -d' ' -f{field} /proc/self/stat")
+}
+
+in_both!(scheduling_is_as_asked, |h: &Harness| {
+    // Fields 19 and 41: nice, policy.
+    let script = format!("{}; {}", stat(19), stat(41));
+    let policy =
+        |scheduler: Value| run(h, &script, |config| config["process"]["scheduler"] = scheduler);
+    assert_eq!(policy(json!({ "policy": "SCHED_BATCH", "nice": 5 })), "5\n3\n");
+    let flags = json!(["SCHED_FLAG_RESET_ON_FORK"]);
+    // What it forks has no better priority than usual, and `cut` is forked.
+    assert_eq!(policy(json!({ "policy": "SCHED_BATCH", "nice": -3, "flags": flags })), "0\n3\n");
+    assert_eq!(policy(json!({ "policy": "SCHED_IDLE" })), "0\n5\n");
+    let priority = run(h, "ionice", |config| {
+        config["process"]["ioPriority"] = json!({ "class": "IOPRIO_CLASS_BE", "priority": 6 });
+    });
+    assert_eq!(priority, "best-effort: prio 6\n");
+});
+
+in_both!(a_further_process_runs_where_it_is_told_to, |h: &Harness| {
+    let bundle = Bundle::new(h, "box", &["sleep", "1000"]).edit(|config| {
+        config["process"]["execCPUAffinity"] = json!({ "initial": "0", "final": "0" });
+    });
+    h.new_container(&["run", "--detach"], &bundle, "box").ok();
+    let script = "grep Cpus_allowed_list /proc/self/status; grep Cpus_allowed_list /proc/1/status";
+    let lines = h.runhcs(&["exec", "box", "sh", "-c", script]).ok().stdout;
+    let cpus: Vec<&str> = lines.split_whitespace().filter(|w| !w.contains("Cpus")).collect();
+    assert_eq!(cpus[0], "0", "{lines}");
+    if h.isolation == Isolation::Process && std::thread::available_parallelism().unwrap().get() > 1
+    {
+        assert_ne!(cpus[1], "0", "init is not meant: {lines}");
+    }
+    // A process of its own says it better.
+    let process = json!({
+        "args": ["true"], "cwd": "/", "execCPUAffinity": { "final": "0-" }
+    });
+    let file = h.path("process.json");
+    std::fs::write(&file, process.to_string()).unwrap();
+    let outcome = h.runhcs(&["exec", "--process", file.to_str().unwrap(), "box"]);
+    outcome.refused("execCPUAffinity");
+    h.runhcs(&["delete", "--force", "box"]).ok();
+});
+
+in_both!(a_32_bit_personality, |h: &Harness| {
+    let machine = run(h, "uname -m", |config| {
+        config["linux"]["personality"] = json!({ "domain": "LINUX32" });
+    });
+    assert_eq!(machine, "i686\n");
+});
+
+in_both!(clocks_of_a_time_namespace, |h: &Harness| {
+    let bundle = Bundle::new(h, "box", &["sleep", "1000"]).edit(|config| {
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "time" }));
+        config["linux"]["timeOffsets"] =
+            json!({ "boottime": { "secs": 1_000_000 }, "monotonic": { "secs": 5, "nanosecs": 7 } });
+    });
+    h.new_container(&["run", "--detach"], &bundle, "box").ok();
+    let uptime = |line: String| -> f64 { line.split(' ').next().unwrap().parse().unwrap() };
+    let inside = h.runhcs(&["exec", "box", "cat", "/proc/uptime"]).ok().stdout;
+    assert!(uptime(inside) > 1_000_000.0);
+    let offsets = h.runhcs(&["exec", "box", "cat", "/proc/1/timens_offsets"]).ok().stdout;
+    let words: Vec<&str> = offsets.split_whitespace().collect();
+    assert_eq!(words, ["monotonic", "5", "7", "boottime", "1000000", "0"]);
+    h.runhcs(&["delete", "--force", "box"]).ok();
+    std::fs::remove_dir_all(bundle.path()).unwrap();
+    // The next container has the host's clocks again.
+    let after = run(h, "cat /proc/uptime", |_| {});
+    assert!(uptime(after) < 1_000_000.0);
+});
+
+in_both!(home_is_the_users_own, |h: &Harness| {
+    let bundle = Bundle::new(h, "box", &["sleep", "1000"]);
+    let passwd = "root:x:0:0:root:/root-of-image:/bin/sh\nuser:x:7:7::/home/user:/bin/sh\n";
+    std::fs::write(bundle.path().join("rootfs/etc/passwd"), passwd).unwrap();
+    h.new_container(&["run", "--detach"], &bundle, "box").ok();
+    let home = |user: &str, more: &[&str]| {
+        let line = [&["exec", "--user", user], more, &["box", "sh", "-c", "echo $HOME"]].concat();
+        h.runhcs(&line).ok().stdout
+    };
+    assert_eq!(home("0", &[]), "/root-of-image\n");
+    assert_eq!(home("7", &[]), "/home/user\n");
+    assert_eq!(home("8", &[]), "/\n");
+    assert_eq!(home("7", &["--env", "HOME=/elsewhere"]), "/elsewhere\n");
+    h.runhcs(&["delete", "--force", "box"]).ok();
+    std::fs::remove_dir_all(bundle.path()).unwrap();
+    // An image that would have its reader wait, or read for ever.
+    for (make, name) in [("mkfifo etc/passwd", "fifo"), ("ln -s /dev/zero etc/passwd", "zero")] {
+        let bundle = Bundle::new(h, name, &["sh", "-c", "echo $HOME"]);
+        let mut shell = std::process::Command::new("sh");
+        let made = shell.args(["-c", make]).current_dir(bundle.path().join("rootfs")).status();
+        assert!(made.unwrap().success());
+        assert_eq!(h.new_container(&["run"], &bundle, name).ok().stdout, "/\n");
+    }
+});
+
+in_both!(what_cannot_be_is_named_by_its_field, |h: &Harness| {
+    let bundle = Bundle::new(h, "box", &["true"]);
+    let config = bundle.path().join("config.json");
+    let good = std::fs::read_to_string(&config).unwrap();
+    for (pointer, value, field) in [
+        ("/process/scheduler", json!({ "policy": "SCHED_ISO" }), "process.scheduler.policy"),
+        ("/process/scheduler", json!({ "policy": "SCHED_BEST" }), "process.scheduler.policy"),
+        (
+            "/process/scheduler",
+            json!({ "policy": "SCHED_OTHER", "nice": 99 }),
+            "process.scheduler.nice",
+        ),
+        (
+            "/process/ioPriority",
+            json!({ "class": "IOPRIO_CLASS_RT", "priority": -1 }),
+            "process.ioPriority.priority",
+        ),
+        ("/process/execCPUAffinity", json!({ "initial": "x" }), "process.execCPUAffinity.initial"),
+        (
+            "/linux/personality",
+            json!({ "domain": "LINUX", "flags": ["X"] }),
+            "linux.personality.flags",
+        ),
+        ("/linux/timeOffsets", json!({ "boottime": { "secs": 1 } }), "linux.timeOffsets"),
+        ("/linux/memoryPolicy", json!({ "mode": "MPOL_BIND" }), "linux.memoryPolicy.nodes"),
+    ] {
+        let mut edited: Value = serde_json::from_str(&good).unwrap();
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        edited.pointer_mut(parent).unwrap()[name] = value;
+        std::fs::write(&config, edited.to_string()).unwrap();
+        h.new_container(&["create"], &bundle, "box").refused(field);
+    }
+});
