@@ -107,6 +107,11 @@ pub fn run(_globals: &Globals, args: &ShimArgs) -> Result<u8> {
             return Err(error);
         }
     };
+    if terminal.is_some() {
+        // As a container's process with a terminal leaves them: a caller that reads what `create`
+        // prints waits for their end.
+        give_stdio_up()?;
+    }
     ready.write_all(READY).context("report that the shim is ready")?;
     drop(ready);
     tracing::info!(exec = args.exec, "stands for the process in the VM");
@@ -130,6 +135,15 @@ pub fn run(_globals: &Globals, args: &ShimArgs) -> Result<u8> {
             Ok(KILLED)
         }
     }
+}
+
+fn give_stdio_up() -> Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    let null = options.read(true).write(true).open("/dev/null").context("open /dev/null")?;
+    rustix::stdio::dup2_stdin(&null)
+        .and_then(|()| rustix::stdio::dup2_stdout(&null))
+        .and_then(|()| rustix::stdio::dup2_stderr(&null))
+        .context("give the caller's stdio up")
 }
 
 fn attach(args: &ShimArgs) -> Result<(runhcs_uvm::Attachment, Option<OwnedFd>)> {
