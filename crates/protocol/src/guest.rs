@@ -104,7 +104,8 @@ pub enum Request {
     DeleteContainer(ContainerId),
     /// Forgets an exec'd process that has ended. `Done` also when there is none.
     DeleteProcess(ProcessKey),
-    /// Sets the pod's network up in the guest's first network namespace. Answered by `Done`.
+    /// Makes the guest's first network namespace hold the pod's network, also when it held another
+    /// before. Answered by `Done`.
     ConfigureNetwork(Box<Network>),
     /// Writes back what the guest has cached and answers `Done`; the VM may then be stopped.
     Sync,

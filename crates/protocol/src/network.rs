@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Network {
-    /// Ethernet interfaces, in the order of the VM's network devices.
+    /// Ethernet interfaces.
     pub interfaces: Vec<Interface>,
     /// Routes of the main table that the kernel doesn't make by itself.
     pub routes: Vec<Route>,
@@ -25,7 +25,10 @@ pub struct Network {
 pub struct Interface {
     /// Its name.
     pub name: String,
-    /// Its hardware address, by which the guest knows which of its devices is meant.
+    /// The hardware address that the device which stands for it was made with, by which the guest
+    /// knows it.
+    pub device: MacAddress,
+    /// Its hardware address.
     pub mac: MacAddress,
     /// The most that a packet may hold, in bytes.
     pub mtu: u32,

@@ -32,6 +32,8 @@ pub enum Request {
     /// Passed on to the agent as it is. `CreateContainer`, `DeleteContainer` and `WaitProcess`
     /// are refused here. Answered by `Guest`.
     Guest(guest::Request),
+    /// Has the VM follow what was changed in the pod's network namespace. Answered by `Guest(Done)`.
+    SyncNetwork,
     /// Stops the VM and ends the shim. Answered by `Guest(Done)` once nothing is left of the VM
     /// but the shim itself, which holds its lock file until it is gone.
     Shutdown,

@@ -99,6 +99,8 @@ pub enum Verb {
     Update(Box<UpdateArgs>),
     /// Print what a container uses, and when its memory is exhausted.
     Events(EventsArgs),
+    /// Have a VM follow its pod's network.
+    Sync(SyncArgs),
     /// Write a new config.json.
     Spec(SpecArgs),
     /// Print what this runtime supports as JSON.
@@ -126,6 +128,7 @@ impl Verb {
             Self::Exec(ExecArgs { operands, .. }) | Self::Ps(PsArgs { operands, .. }) => {
                 return split_id(operands).ok().map(|(id, _)| id);
             }
+            Self::Sync(args) => return args.id.clone(),
             Self::List(_) | Self::Spec(_) | Self::Features | Self::HoldNetwork(_) => return None,
         };
         Some(id.clone())
@@ -137,6 +140,17 @@ impl Verb {
 pub struct IdArgs {
     /// The container's id.
     pub id: ContainerId,
+}
+
+/// Which VM.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct SyncArgs {
+    /// A container in the VM.
+    pub id: Option<ContainerId>,
+    /// The network namespace that the VM was given, by the path that the configuration named.
+    #[arg(long, value_name = "PATH")]
+    pub network: Option<PathBuf>,
 }
 
 /// How a container is created.

@@ -64,6 +64,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Verb::Resume(args) => commands::resume::run(&globals, &args),
         Verb::Update(args) => commands::update::run(&globals, &args),
         Verb::Events(args) => commands::events::run(&globals, &args),
+        Verb::Sync(args) => commands::sync::run(&globals, &args),
         Verb::Spec(args) => commands::spec::run(&args),
         Verb::Features => commands::features::run(),
         Verb::Shim(args) => shim::run(&globals, &args),

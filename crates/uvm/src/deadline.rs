@@ -44,6 +44,7 @@ pub fn of_shim(request: &shim::Request) -> Duration {
             shim::Request::DeleteContainer(id) => of(&Request::DeleteContainer(id.clone())),
             shim::Request::Attach(_) => ATTACH,
             shim::Request::Guest(request) => of(request),
+            shim::Request::SyncNetwork => ANSWER,
             shim::Request::Shutdown => SHUTDOWN,
         }
 }

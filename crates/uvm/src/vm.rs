@@ -148,6 +148,16 @@ impl Vm {
         self.done(&format!("resize the terminal of {process}"), &process.container, request)
     }
 
+    /// Has the VM follow what was changed in its pod's network namespace.
+    pub fn sync_network(&self) -> Result<()> {
+        let operation = "have the virtual machine follow its network";
+        let answered = self.ask(operation, &Request::SyncNetwork)?;
+        match check(operation, None, answered.reply)? {
+            guest::Reply::Done => Ok(()),
+            reply => Err(unexpected(operation, &Reply::Guest(reply))),
+        }
+    }
+
     /// Stops the VM and waits until its shim is gone, killing it and its VM if it doesn't answer.
     /// Succeeds if there is none.
     pub fn shutdown(&self) -> Result<()> {

@@ -6,18 +6,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use runhcs_protocol::CONTROL_PORT;
-use runhcs_protocol::guest::{self, Request};
 use runhcs_protocol::shim::Info;
-use runhcs_uvm::{Launch, deadline, files};
+use runhcs_uvm::{Launch, files};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::oneshot;
 
-use crate::agent::{self, Agent, Greeted, NoReply};
+use crate::agent::{self, Agent, Greeted};
 use crate::child::Child;
 use crate::console::Console;
 use crate::inherit::Inherit;
 use crate::lost::Lost;
-use crate::network::{Carried, MICROVM_DEVICES};
+use crate::network::{Carried, Link, MICROVM_DEVICES};
 use crate::pod::Pod;
 use crate::qemu::{self, Monitor};
 use crate::share::Namespace;
@@ -42,8 +41,7 @@ pub struct Machine {
     vsock_ended: oneshot::Receiver<()>,
     monitor: Monitor,
     observer: Observer,
-    /// After QEMU, so that the network is given back once nobody uses it.
-    _network: Option<Carried>,
+    network: Option<Rc<Link>>,
 }
 
 /// What can be said about a VM that has ended.
@@ -88,6 +86,7 @@ impl Machine {
         };
         let network = launch.network.as_deref().map(|path| Carried::take(path, limit));
         let mut network = network.transpose()?;
+        let devices = network.iter().flat_map(|(carried, _)| carried.devices());
         let namespace = Namespace::enter(dir.path())?;
         let private_dir = namespace.private_dir();
         let lock = dir.lock();
@@ -103,14 +102,16 @@ impl Machine {
             monitor: qemu_monitor,
             vsock: vsock_socket,
             virtiofs: virtiofs_socket,
-            network: network.iter().flat_map(Carried::devices).collect(),
+            network: devices.filter_map(|device| Some((device, device.tap()?))).collect(),
         };
         let (messages, qemu_messages) = std::io::pipe().context("cannot make a pipe")?;
         let child = qemu::spawn(&program, launch, accelerator, &qemu_sockets, lock, qemu_messages)?;
         let mut qemu = Child::new("QEMU", child)?;
         // QEMU's ends are QEMU's alone, so that they end with it.
         drop(qemu_sockets);
-        network.iter_mut().for_each(Carried::handed_over);
+        if let Some((carried, _)) = &mut network {
+            carried.handed_over();
+        }
         tokio::task::spawn_local(console.run());
         tokio::task::spawn_local(log_messages(messages.into(), observer.messages.clone()));
         tracing::debug!(elapsed = ?started.elapsed(), "devices and QEMU started");
@@ -150,19 +151,13 @@ impl Machine {
             console_log: observer.console_log.clone(),
         };
         let agent = Agent::start(greeted, lost.clone());
-        if let Some(carried) = network.as_ref().filter(|c| !c.network.interfaces.is_empty()) {
-            let request = Request::ConfigureNetwork(Box::new(carried.network.clone()));
-            match agent.call(&request, deadline::of(&request)).await {
-                Ok(guest::Reply::Done) => {}
-                Ok(reply) => bail!("the guest agent's answer makes no sense: {reply:?}"),
-                Err(NoReply::Failed(why)) => bail!("cannot set the guest's network up: {why}"),
-                Err(NoReply::Lost(why)) => bail!(why),
-            }
-            tracing::debug!(elapsed = ?started.elapsed(), "the network is set up");
-        }
-        let pod = Pod::new(agent, vsock.dialer, lost.clone(), info, share);
-        let machine =
-            Self { qemu, virtiofs, vsock_ended: vsock.ended, monitor, observer, _network: network };
+        let network = match network {
+            Some((carried, network)) => Some(Link::start(agent.clone(), carried, network).await?),
+            None => None,
+        };
+        tracing::debug!(elapsed = ?started.elapsed(), "the network is set up");
+        let pod = Pod::new(agent, vsock.dialer, lost.clone(), info, share, network.clone());
+        let machine = Self { qemu, virtiofs, vsock_ended: vsock.ended, monitor, observer, network };
         Ok((machine, Rc::new(pod)))
     }
 
@@ -190,6 +185,16 @@ impl Machine {
         qemu.await.unwrap_or(what)
     }
 
+    /// Ends what is left of a VM that has ended.
+    pub async fn clear(mut self) {
+        let network = self.network.take();
+        drop(self);
+        // Nobody uses it any more.
+        if let Some(network) = network {
+            network.end().await;
+        }
+    }
+
     /// Has QEMU end in good order, or kills it.
     pub async fn quit(mut self) {
         let quitting = async {
@@ -202,6 +207,7 @@ impl Machine {
         if tokio::time::timeout(QUIT_DEADLINE, quitting).await.is_err() {
             tracing::warn!("QEMU doesn't quit; killing it");
         }
+        self.clear().await;
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 
 use crate::agent::{Agent, NoReply};
 use crate::lost::Lost;
+use crate::network::Link;
 use crate::share::{ShareTree, Shared, Tree};
 use crate::vsock::Dialer;
 
@@ -29,6 +30,7 @@ pub struct Pod {
     pub lost: Lost,
     /// About the VM.
     pub info: Info,
+    network: Option<Rc<Link>>,
     share: RefCell<ShareTree>,
     containers: RefCell<HashMap<ContainerId, Slot>>,
     processes: RefCell<HashMap<ProcessKey, Process>>,
@@ -43,12 +45,20 @@ struct Process {
 
 impl Pod {
     /// An empty pod.
-    pub fn new(agent: Agent, dialer: Dialer, lost: Lost, info: Info, share: ShareTree) -> Self {
+    pub fn new(
+        agent: Agent,
+        dialer: Dialer,
+        lost: Lost,
+        info: Info,
+        share: ShareTree,
+        network: Option<Rc<Link>>,
+    ) -> Self {
         Self {
             agent,
             dialer,
             lost,
             info,
+            network,
             share: RefCell::new(share),
             containers: RefCell::default(),
             processes: RefCell::default(),
@@ -113,6 +123,13 @@ impl Pod {
         .await;
         self.forget_if_unused(id, slot);
         result
+    }
+
+    /// Has the guest follow the pod's network.
+    pub async fn sync_network(&self) -> Result<Reply, NoReply> {
+        let Some(network) = &self.network else { return Ok(Reply::Done) };
+        let followed = network.follow().await;
+        followed.map(|()| Reply::Done).map_err(|error| refuse(format!("{error:#}")))
     }
 
     /// Passes a request on to the agent.

@@ -117,7 +117,7 @@ async fn until_the_end(
         what = machine.ended(&pod.lost) => {
             tracing::error!(reason = what, "the virtual machine is lost");
             pod.lost.declare(what.clone());
-            drop(machine);
+            machine.clear().await;
             give_clients_time().await;
             bail!(what);
         }

@@ -109,6 +109,7 @@ async fn converse(
         }
         Request::Attach(process) => return attach::run(client, pod.clone(), process).await,
         Request::Guest(request) => answer(pod.forward(request).await),
+        Request::SyncNetwork => answer(pod.sync_network().await),
         Request::Shutdown => {
             // If the VM is ending already, whoever asked sees the connection end.
             let _ = shutdown.send(client).await;

@@ -88,7 +88,7 @@ fn free(store: &Store, entry: &Locked, existing: &Existing) -> Result<()> {
     {
         end(&record.id, main.process)?;
     }
-    if let (true, Some(netns)) = (record.is_sandbox(), &record.netns) {
+    if let (true, Some(netns)) = (record.is_vm_host(), &record.netns) {
         store.namespaces().remove(&netns.to_string_lossy())?;
     }
     if record.vm.is_some() {

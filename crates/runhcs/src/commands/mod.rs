@@ -14,4 +14,5 @@ pub mod run;
 pub mod spec;
 pub mod start;
 pub mod state;
+pub mod sync;
 pub mod update;

@@ -68,7 +68,7 @@ pub fn create(globals: &Globals, args: &CreateArgs) -> Result<Created> {
     let created = match &place.vm {
         None => create_process(&mut flow, args, &entry, &bundle)?,
         Some(vm) => {
-            if let (true, Some(netns)) = (record.is_sandbox(), &record.netns) {
+            if let (true, Some(netns)) = (record.is_vm_host(), &record.netns) {
                 let config =
                     NamespaceConfig::new(netns.to_string_lossy(), id.clone(), &vm.host_unique_id)?;
                 let (namespaces, name) = (store.namespaces(), netns.to_string_lossy().into_owned());

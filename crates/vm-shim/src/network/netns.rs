@@ -14,12 +14,9 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 /// namespace's owner can unmount that while the VM runs.
 pub fn open(path: &Path) -> anyhow::Result<File> {
     let found = File::open(path)?;
-    let reopen = || -> anyhow::Result<File> {
-        enter(&found)?;
+    enter_and(&found, || {
         File::open("/proc/thread-self/ns/net").context("cannot open the namespace again")
-    };
-    std::thread::scope(|scope| scope.spawn(reopen).join())
-        .unwrap_or_else(|_| Err(anyhow!("the thread in the network namespace failed")))
+    })
 }
 
 fn enter(netns: &File) -> anyhow::Result<()> {
@@ -36,13 +33,25 @@ pub fn is_our_own(netns: &File) -> anyhow::Result<bool> {
     Ok(identity(ours) == identity(theirs))
 }
 
+/// Runs `work` in the namespace.
+pub fn enter_and<T: Send>(
+    netns: &File,
+    work: impl FnOnce() -> anyhow::Result<T> + Send,
+) -> anyhow::Result<T> {
+    let run = || {
+        enter(netns)?;
+        work()
+    };
+    std::thread::scope(|scope| scope.spawn(run).join())
+        .unwrap_or_else(|_| Err(anyhow!("the thread in the network namespace failed")))
+}
+
 /// Runs `work` in the namespace, with a netlink socket of it.
 pub fn within<T: Send>(
     netns: &File,
     work: impl AsyncFnOnce(Handle) -> anyhow::Result<T> + Send,
 ) -> anyhow::Result<T> {
-    let run = || -> anyhow::Result<T> {
-        enter(netns)?;
+    enter_and(netns, || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -55,7 +64,5 @@ pub fn within<T: Send>(
             connection.abort();
             outcome
         })
-    };
-    std::thread::scope(|scope| scope.spawn(run).join())
-        .unwrap_or_else(|_| Err(anyhow!("the thread in the network namespace failed")))
+    })
 }

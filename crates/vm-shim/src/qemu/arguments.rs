@@ -6,13 +6,13 @@ use std::os::unix::net::UnixStream;
 
 use runhcs_protocol::SHARE_TAG;
 use runhcs_protocol::agent_log::LEVEL_WORD;
-use runhcs_protocol::network::Interface;
 use runhcs_spec::{Machine, VmOptions};
 use runhcs_uvm::Launch;
 
 use super::accelerator::Usable;
 use super::timestamp;
 use crate::agent_log;
+use crate::network::Device;
 
 /// What QEMU is started with: its ends of sockets, and network devices.
 #[derive(Debug)]
@@ -25,8 +25,8 @@ pub struct Sockets<'a> {
     pub vsock: UnixStream,
     /// The virtiofs daemon (vhost-user).
     pub virtiofs: UnixStream,
-    /// Interfaces with their taps.
-    pub network: Vec<(&'a Interface, &'a OwnedFd)>,
+    /// Network devices with their taps.
+    pub network: Vec<(&'a Device, &'a OwnedFd)>,
 }
 
 /// QEMU's arguments.
@@ -71,12 +71,13 @@ pub fn arguments(launch: &Launch, accelerator: Usable, sockets: &Sockets<'_>) ->
         &format!("vhost-user-fs-{bus},chardev=virtiofs,tag={SHARE_TAG},queue-size=1024"),
     ]);
 
-    for (number, (interface, tap)) in sockets.network.iter().enumerate() {
+    for (number, (device, tap)) in sockets.network.iter().enumerate() {
         push(&["-netdev", &format!("tap,id=net{number},fd={}", tap.as_raw_fd())]);
-        let Interface { mac, mtu, .. } = interface;
+        let mtu = device.mtu.map_or_else(String::new, |mtu| format!(",host_mtu={mtu}"));
+        let mac = device.mac;
         // No boot from the network.
         let rom = if bus == "pci" { ",romfile=" } else { "" };
-        let device = format!("virtio-net-{bus},netdev=net{number},mac={mac},host_mtu={mtu}{rom}");
+        let device = format!("virtio-net-{bus},netdev=net{number},mac={mac}{mtu}{rom}");
         push(&["-device", &device]);
     }
 

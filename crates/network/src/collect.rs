@@ -1,4 +1,4 @@
-//! What a network namespace holds that has to be carried into the VM.
+//! What a network namespace holds that another one can hold too.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,22 +15,46 @@ use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteType,
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
-use runhcs_protocol::network::{Address, Interface, MacAddress, Neighbour, Route};
+use runhcs_protocol::network::{Address, Interface, MacAddress, Neighbour, Network, Route};
 
-/// What was found.
+/// What was found, each with the kernel's own message, by which it can be removed.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Interfaces by their index.
-    pub interfaces: Vec<(u32, Interface)>,
-    pub routes: Vec<Route>,
-    pub neighbours: Vec<Neighbour>,
+    /// Ethernet interfaces that are in use.
+    pub interfaces: Vec<FoundInterface>,
+    /// Routes of the main table that the kernel didn't make by itself.
+    pub routes: Vec<(Route, RouteMessage)>,
+    /// Permanent neighbours.
+    pub neighbours: Vec<(Neighbour, NeighbourMessage)>,
 }
 
-/// Reads it all.
+/// An Ethernet interface that is in use.
+#[derive(Debug)]
+pub struct FoundInterface {
+    /// Its index.
+    pub index: u32,
+    /// It; its device is taken to be itself.
+    pub interface: Interface,
+    /// Its addresses.
+    pub addresses: Vec<(Address, AddressMessage)>,
+}
+
+impl Found {
+    /// It without the kernel's messages.
+    pub fn network(&self) -> Network {
+        Network {
+            interfaces: self.interfaces.iter().map(|found| found.interface.clone()).collect(),
+            routes: self.routes.iter().map(|(route, _)| route.clone()).collect(),
+            neighbours: self.neighbours.iter().map(|(neighbour, _)| neighbour.clone()).collect(),
+        }
+    }
+}
+
+/// Reads it all, but for the interfaces with the indexes `except`.
 ///
 /// # Errors
-/// If something is in use there that can't be carried.
-pub async fn collect(handle: &Handle) -> anyhow::Result<Found> {
+/// If something is in use there that can't be carried elsewhere.
+pub async fn collect(handle: &Handle, except: &[u32]) -> anyhow::Result<Found> {
     let addresses: Vec<AddressMessage> =
         handle.address().get().execute().try_collect().await.context("cannot list addresses")?;
     let links: Vec<LinkMessage> =
@@ -39,11 +63,13 @@ pub async fn collect(handle: &Handle) -> anyhow::Result<Found> {
     for link in links {
         let index = link.header.index;
         let own = addresses.iter().filter(|message| message.header.index == index);
-        let own: Vec<Address> = own.filter_map(address).collect();
+        let own: Vec<(Address, AddressMessage)> =
+            own.filter_map(|message| Some((address(message)?, message.clone()))).collect();
         let is_up = link.header.flags.contains(LinkFlags::Up);
         let name = name(&link);
         // A new namespace has devices that nobody asked for, such as tunl0; they are down.
-        if link.header.flags.contains(LinkFlags::Loopback) || (!is_up && own.is_empty()) {
+        let unused = !is_up && own.is_empty();
+        if link.header.flags.contains(LinkFlags::Loopback) || unused || except.contains(&index) {
             continue;
         }
         if link.header.link_layer_type != LinkLayerType::Ether {
@@ -52,24 +78,32 @@ pub async fn collect(handle: &Handle) -> anyhow::Result<Found> {
         let (mac, mtu) = (mac(&link), mtu(&link));
         let mac = mac.with_context(|| format!("interface {name} has no hardware address"))?;
         let mtu = mtu.with_context(|| format!("interface {name} has no MTU"))?;
-        found.interfaces.push((index, Interface { name, mac, mtu, addresses: own }));
+        let addresses = own.iter().map(|(address, _)| *address).collect();
+        let interface = Interface { name, device: mac, mac, mtu, addresses };
+        found.interfaces.push(FoundInterface { index, interface, addresses: own });
     }
     let names: HashMap<u32, String> =
-        found.interfaces.iter().map(|(index, i)| (*index, i.name.clone())).collect();
+        found.interfaces.iter().map(|f| (f.index, f.interface.name.clone())).collect();
     for query in [
         RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
         RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
     ] {
         let routes = handle.route().get(query).execute();
         let routes: Vec<RouteMessage> = routes.try_collect().await.context("cannot list routes")?;
-        for message in &routes {
-            found.routes.extend(route(message, &names)?);
+        for message in routes {
+            if let Some(route) = route(&message, &names)? {
+                found.routes.push((route, message));
+            }
         }
     }
     let neighbours = handle.neighbours().get().execute();
     let neighbours: Vec<NeighbourMessage> =
         neighbours.try_collect().await.context("cannot list neighbours")?;
-    found.neighbours = neighbours.iter().filter_map(|n| neighbour(n, &names)).collect();
+    for message in neighbours {
+        if let Some(neighbour) = neighbour(&message, &names) {
+            found.neighbours.push((neighbour, message));
+        }
+    }
     Ok(found)
 }
 
