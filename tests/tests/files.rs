@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use runhcs_tests::{Bundle, Harness, Isolation, in_both};
+use runhcs_tests::{Bundle, Harness, in_both};
 use serde_json::json;
 
 in_both!(files_are_the_hosts, |h: &Harness| {
@@ -72,18 +72,3 @@ in_both!(a_volume_that_does_not_exist_is_named, |h: &Harness| {
     });
     h.new_container(&["create"], &bundle, "box").refused("/no/such/volume");
 });
-
-#[test]
-fn a_socket_cannot_be_shared_with_a_vm() {
-    Harness::run(Isolation::Vm, "socket", |h| {
-        let socket = h.path("socket");
-        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        let bundle = Bundle::new(h, "box", &["true"]).edit(|config| {
-            let mount = json!({
-                "source": socket, "destination": "/socket", "type": "bind", "options": ["bind"]
-            });
-            config["mounts"].as_array_mut().unwrap().push(mount);
-        });
-        h.new_container(&["create"], &bundle, "box").refused("ocket");
-    });
-}

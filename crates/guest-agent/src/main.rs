@@ -11,6 +11,7 @@ mod reaper;
 mod requests;
 mod server;
 mod streams;
+mod volumes;
 
 use std::rc::Rc;
 use std::time::Duration;

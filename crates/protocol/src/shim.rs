@@ -46,8 +46,18 @@ pub struct CreateContainer {
     /// Its configuration. `root.path` and the sources of `mounts` are replaced by the shim with
     /// the paths under which the guest sees the attached trees.
     pub spec: Spec,
-    /// For each attached tree after the root: which of `spec.mounts` has it as its source.
-    pub mounts: Vec<usize>,
+    /// For each attached tree after the root: what it is for.
+    pub mounts: Vec<BindMount>,
+}
+
+/// A bind mount whose source is attached to the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BindMount {
+    /// Which of `spec.mounts` it is.
+    pub index: usize,
+    /// Whether nothing else is mounted below its source. Then containers can share it.
+    pub alone: bool,
 }
 
 /// What an attached client may send.

@@ -96,7 +96,7 @@ impl Vm {
         let request = Request::CreateContainer(Box::new(CreateContainer {
             id: id.clone(),
             spec: spec.clone(),
-            mounts: trees.indexes,
+            mounts: trees.binds,
         }));
         let descriptors: Vec<_> = trees.mounts.iter().map(AsFd::as_fd).collect();
         let answered = connection::ask(&self.dir, &request, &descriptors)

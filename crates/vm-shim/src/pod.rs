@@ -7,7 +7,7 @@ use std::rc::Rc;
 use oci_spec::runtime::{Mount, Spec};
 use runhcs_compute::ContainerId;
 use runhcs_protocol::guest::{self, Failure, ProcessKey, Reply, Request};
-use runhcs_protocol::shim::{CreateContainer, Info};
+use runhcs_protocol::shim::{BindMount, CreateContainer, Info};
 use runhcs_uvm::deadline;
 use tokio::sync::Mutex;
 
@@ -172,7 +172,7 @@ impl Pod {
     fn share(
         &self,
         spec: &mut Spec,
-        mounts: &[usize],
+        mounts: &[BindMount],
         trees: Vec<std::os::fd::OwnedFd>,
     ) -> Result<Shared, NoReply> {
         let malformed = |what: &str| refuse(format!("malformed request: {what}"));
@@ -181,12 +181,17 @@ impl Pod {
         }
         let mut trees = trees.into_iter();
         let rootfs = trees.next().ok_or_else(|| malformed("no root file system"))?;
-        let rootfs = Tree { mount: rootfs, read_only: false };
+        let rootfs = Tree { mount: rootfs, read_only: false, follows_host: false, alone: false };
         let mut shared_mounts = Vec::new();
-        for (index, mount) in mounts.iter().zip(trees) {
+        for (BindMount { index, alone }, mount) in mounts.iter().zip(trees) {
             let entry = spec.mounts().as_ref().and_then(|mounts| mounts.get(*index));
             let entry = entry.ok_or_else(|| malformed("no such mount"))?;
-            shared_mounts.push(Tree { mount, read_only: is_read_only(entry) });
+            shared_mounts.push(Tree {
+                mount,
+                read_only: is_read_only(entry),
+                follows_host: follows_host(entry),
+                alone: *alone,
+            });
         }
         let shared = self
             .share
@@ -196,7 +201,7 @@ impl Pod {
         let root = spec.root_mut().as_mut().ok_or_else(|| malformed("the spec has no root"))?;
         root.set_path(shared.guest_rootfs());
         if let Some(entries) = spec.mounts_mut() {
-            for (index, source) in mounts.iter().zip(shared.guest_mounts()) {
+            for (BindMount { index, .. }, source) in mounts.iter().zip(shared.guest_mounts()) {
                 if let Some(entry) = entries.get_mut(*index) {
                     entry.set_source(Some(source));
                 }
@@ -221,6 +226,12 @@ fn is_read_only(mount: &Mount) -> bool {
     let last =
         options.iter().rev().find(|option| matches!(option.as_str(), "ro" | "rw" | "rro" | "rrw"));
     last.is_some_and(|option| matches!(option.as_str(), "ro" | "rro"))
+}
+
+/// Whether a bind mount receives what is mounted in its source later (mount_namespaces(7)).
+fn follows_host(mount: &Mount) -> bool {
+    let options = mount.options().as_deref().unwrap_or_default();
+    options.iter().any(|option| matches!(option.as_str(), "slave" | "rslave"))
 }
 
 fn refuse(message: String) -> NoReply {
