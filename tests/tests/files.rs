@@ -72,3 +72,21 @@ in_both!(a_volume_that_does_not_exist_is_named, |h: &Harness| {
     });
     h.new_container(&["create"], &bundle, "box").refused("/no/such/volume");
 });
+
+in_both!(a_long_random_exercise_leaves_files_as_they_should_be, |h: &Harness| {
+    let volume = h.path("volume");
+    std::fs::create_dir(&volume).unwrap();
+    let script = "for seed in 1 2 3; do
+            file-probe exercise /vol $seed 150 && file-probe exercise /tmp $seed 150 || exit
+        done";
+    let bundle = Bundle::new(h, "box", &["sh", "-c", script]).with_program("file-probe");
+    let bundle = bundle.bind(&volume, "/vol", &["rbind"]).edit(|config| {
+        for set in ["bounding", "effective", "permitted"] {
+            config["process"]["capabilities"][set] =
+                json!(["CAP_CHOWN", "CAP_FOWNER", "CAP_FSETID", "CAP_DAC_OVERRIDE"]);
+        }
+    });
+    let run = h.new_container(&["run"], &bundle, "box").ok();
+    assert_eq!(run.stdout, "150 steps\n".repeat(6));
+    assert_eq!(std::fs::read_dir(&volume).unwrap().count(), 0);
+});

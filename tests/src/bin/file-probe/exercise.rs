@@ -77,7 +77,7 @@ impl Exercise {
     fn new_name(&mut self) -> String {
         self.next_name += 1;
         // A deep name now and then.
-        if self.next_name % 5 == 0 {
+        if self.next_name.is_multiple_of(5) {
             let directory = format!("d{}", self.next_name);
             let _ = fs::create_dir(self.path(&directory));
             return format!("{directory}/f{}", self.next_name);
@@ -172,7 +172,7 @@ impl Exercise {
         let byte = self.below(255) as u8 + 1;
         let file = File::options().write(true).open(path).context("open for writing")?;
         file.write_all_at(&vec![byte; length], start as u64).context("write")?;
-        if byte % 3 == 0 {
+        if byte.is_multiple_of(3) {
             file.sync_all().context("fsync")?;
         }
         let data = &mut self.models[model].data;
@@ -202,7 +202,7 @@ impl Exercise {
         for place in map.bytes().iter().skip(start).take(count) {
             place.store(byte, Ordering::Relaxed);
         }
-        if byte % 2 == 0 {
+        if byte.is_multiple_of(2) {
             map.sync()?;
         }
         let end = (start + count).min(length);
