@@ -7,6 +7,7 @@ mod boot;
 mod engine;
 mod log;
 mod network;
+mod processes;
 mod reaper;
 mod requests;
 mod server;

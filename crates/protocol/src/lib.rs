@@ -15,6 +15,7 @@ pub mod agent_log;
 pub mod frame;
 pub mod guest;
 pub mod network;
+pub mod processes;
 pub mod shim;
 pub mod stream;
 
@@ -34,4 +35,4 @@ pub const SHARE_TAG: &str = "runhcs";
 pub const GUEST_SHARE: &str = "/run/runhcs/share";
 
 /// Exchanged when the agent connects; both sides refuse any other version.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;

@@ -29,6 +29,8 @@ pub enum Request {
     /// connection carries [`AttachedRequest`]s one way and at last one [`AttachedEvent`] the other.
     /// If the connection ends before the process has, the process is killed.
     Attach(ProcessKey),
+    /// Which of the container's processes a process of the host stands for. Answered by `StandIns`.
+    StandIns(ContainerId),
     /// Passed on to the agent as it is. `CreateContainer`, `DeleteContainer` and `WaitProcess`
     /// are refused here. Answered by `Guest`.
     Guest(guest::Request),
@@ -92,12 +94,26 @@ pub enum Reply {
         /// Whether the process has a terminal.
         terminal: bool,
     },
+    /// Processes that somebody has attached to.
+    StandIns(Vec<StandIn>),
     /// About the VM.
     Info(Info),
     /// The VM is gone, or never came up.
     VmLost(String),
     /// The shim itself couldn't do as asked.
     Failed(Failure),
+}
+
+/// A process of the host that stands for one in the VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StandIn {
+    /// Its own pid, on the host.
+    pub pid: u32,
+    /// What it stands for.
+    pub process: ProcessKey,
+    /// The pid of that in the guest's first pid namespace.
+    pub guest_pid: u32,
 }
 
 /// About a running VM.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use oci_spec::runtime::{Mount, Spec};
 use runhcs_compute::ContainerId;
 use runhcs_protocol::guest::{self, Failure, ProcessKey, Reply, Request};
-use runhcs_protocol::shim::{BindMount, CreateContainer, Info};
+use runhcs_protocol::shim::{BindMount, CreateContainer, Info, StandIn};
 use runhcs_uvm::deadline;
 use tokio::sync::Mutex;
 
@@ -38,7 +38,9 @@ pub struct Pod {
 #[derive(Clone, Copy, Debug)]
 struct Process {
     terminal: bool,
-    attached: bool,
+    guest_pid: u32,
+    /// The host's process that has attached to it.
+    attached: Option<u32>,
 }
 
 impl Pod {
@@ -73,9 +75,9 @@ impl Pod {
             let create =
                 Request::CreateContainer(Box::new(guest::CreateContainer { id: id.clone(), spec }));
             match self.agent.call(&create, deadline::of(&create)).await {
-                Ok(reply @ Reply::Process { exec: None, .. }) => {
+                Ok(reply @ Reply::Process { exec: None, pid }) => {
                     let key = ProcessKey { container: id.clone(), exec: None };
-                    self.add_process(key, terminal);
+                    self.add_process(key, terminal, pid);
                     *slot = Some(shared);
                     Ok(reply)
                 }
@@ -129,26 +131,38 @@ impl Pod {
         };
         let reply = self.agent.call(&request, deadline::of(&request)).await?;
         if let Some((container, terminal)) = created {
-            let Reply::Process { exec: exec @ Some(_), .. } = reply else {
+            let Reply::Process { exec: exec @ Some(_), pid } = reply else {
                 return Err(unexpected(&reply));
             };
-            self.add_process(ProcessKey { container, exec }, terminal);
+            self.add_process(ProcessKey { container, exec }, terminal, pid);
         }
         Ok(reply)
     }
 
-    /// Lets somebody attach to a process, the first who asks. Says whether it has a terminal.
-    pub fn claim(&self, key: &ProcessKey) -> Result<bool, Failure> {
+    /// Lets the host's process `pid` attach to a process, the first who asks. Says whether it has a
+    /// terminal.
+    pub fn claim(&self, key: &ProcessKey, pid: u32) -> Result<bool, Failure> {
         match self.processes.borrow_mut().get_mut(key) {
             None => Err(Failure::NotFound),
-            Some(Process { attached: true, .. }) => {
+            Some(Process { attached: Some(_), .. }) => {
                 Err(Failure::Other(vec![format!("{key} is attached to already")]))
             }
             Some(process) => {
-                process.attached = true;
+                process.attached = Some(pid);
                 Ok(process.terminal)
             }
         }
+    }
+
+    /// Which of a container's processes a process of the host stands for.
+    pub fn stand_ins(&self, id: &ContainerId) -> Vec<StandIn> {
+        let processes = self.processes.borrow();
+        let of_container = processes.iter().filter(|(key, _)| key.container == *id);
+        let stand_ins = of_container.filter_map(|(key, process)| {
+            let pid = process.attached?;
+            Some(StandIn { pid, process: key.clone(), guest_pid: process.guest_pid })
+        });
+        stand_ins.collect()
     }
 
     /// Forgets an exec'd process that has ended, here and in the guest.
@@ -164,8 +178,8 @@ impl Pod {
         }
     }
 
-    fn add_process(&self, key: ProcessKey, terminal: bool) {
-        self.processes.borrow_mut().insert(key, Process { terminal, attached: false });
+    fn add_process(&self, key: ProcessKey, terminal: bool, guest_pid: u32) {
+        self.processes.borrow_mut().insert(key, Process { terminal, guest_pid, attached: None });
     }
 
     /// Attaches the trees and puts the guest's paths into the spec.
