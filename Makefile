@@ -13,7 +13,7 @@ IMAGE := target/guest-image
 static_cargo = RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' LIBSECCOMP_LINK_TYPE=static \
 	LIBSECCOMP_LIB_PATH=/usr/lib/$(shell uname -m)-linux-gnu cargo
 
-.PHONY: help setup build agent guest-image demo test bench install uninstall clean
+.PHONY: help setup setup-tests build agent guest-image demo test bench install uninstall clean
 
 help:
 	@echo 'make demo       install what is needed, build, and show containers of both kinds'
@@ -27,6 +27,9 @@ help:
 
 setup:
 	@scripts/setup
+
+setup-tests:
+	@scripts/setup --tests
 
 build: setup agent
 	$(static_cargo) build --release --target $(HOST) -p runhcs
@@ -42,7 +45,7 @@ demo: guest-image
 	@scripts/demo $(STATIC)/runhcs target/release/runhcs-vm-shim $(IMAGE)
 
 # Tests run the programs of the development profile, in which failures can be injected.
-test: setup agent
+test: setup-tests agent
 	cargo fmt --check
 	cargo clippy --workspace --all-targets --features runhcs/fault-injection -- -D warnings
 	cargo build --workspace --features runhcs/fault-injection

@@ -2,8 +2,12 @@
 //! that nothing is left.
 
 mod bundle;
+pub mod daemons;
+mod host;
 mod leaks;
 mod network;
+pub mod podman;
+mod runtime;
 mod terminal;
 
 use std::fs::File;
@@ -12,6 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub use bundle::Bundle;
+pub use host::Host;
 pub use network::{Netns, Server};
 pub use terminal::{ConsoleSocket, read_until, type_in};
 

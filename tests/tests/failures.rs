@@ -16,6 +16,8 @@ in_both!(every_step_that_fails_undoes_all, |h: &Harness| {
             "place",
             "claim",
             "namespace",
+            "network",
+            "hooks",
             "vm-options",
             "vm",
             "guest-spec",

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::os::unix::net::UnixListener;
 
 use runhcs_tests::{Bundle, Harness, Isolation, in_both};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 in_both!(debug_logs_each_step_with_its_time, |h: &Harness| {
     let bundle = Bundle::new(h, "box", &["true"]);
@@ -22,6 +22,8 @@ in_both!(debug_logs_each_step_with_its_time, |h: &Harness| {
             "load",
             "place",
             "claim",
+            "network",
+            "hooks",
             "vm-options",
             "vm",
             "guest-spec",
@@ -55,24 +57,6 @@ in_both!(kill_all_reaches_every_process, |h: &Harness| {
     h.runhcs(&["kill", "--all", "box", "KILL"]).ok();
     h.wait_status("box", "stopped");
     h.runhcs(&["delete", "box"]).ok();
-});
-
-in_both!(hooks_run_on_the_host_with_the_state, |h: &Harness| {
-    let said = h.path("said");
-    let script = format!("cat >> {}; echo >> {}", said.display(), said.display());
-    let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]);
-    let bundle = Bundle::new(h, "box", &["true"]).edit(|config| {
-        config["hooks"] = json!({ "prestart": hook, "poststart": hook, "poststop": hook });
-    });
-    if h.isolation == Isolation::Vm {
-        h.new_container(&["run"], &bundle, "box").refused("hooks are not supported with VM");
-        assert!(!said.exists(), "a hook ran all the same");
-        return;
-    }
-    h.new_container(&["run"], &bundle, "box").ok();
-    let text = std::fs::read_to_string(&said).unwrap();
-    let ids = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone());
-    assert_eq!(ids.collect::<Vec<_>>(), ["box", "box", "box"], "{text}");
 });
 
 #[test]

@@ -6,6 +6,7 @@ use runhcs_compute::{ComputeSystem, Error, Result, Scope, Signal, Status};
 
 use crate::cgroups::Cgroup;
 use crate::error::Context;
+use crate::hooks::HookPoint;
 use crate::plan::{Resources, expect};
 use crate::{Init, barrier, proc};
 
@@ -114,7 +115,7 @@ impl ComputeSystem for Container {
         barrier::release(&self.resources.runtime_dir, &init)?;
         barrier::remove(&self.resources.runtime_dir)?;
         let (subject, hooks) = (&self.resources.subject, &self.resources.poststart);
-        let outcome = subject.run("poststart", Some(hooks), Status::Running, Some(init.pid));
+        let outcome = subject.run(HookPoint::Poststart, hooks, Status::Running, init.pid);
         if outcome.is_err() {
             // As runc: a container whose poststart hook fails does not go on.
             self.kill_all()?;
@@ -155,7 +156,7 @@ impl ComputeSystem for Container {
         self.kill_all()?;
         self.cgroup().remove()?;
         barrier::remove(&self.resources.runtime_dir)?;
-        let (subject, hooks) = (&self.resources.subject, &self.resources.poststop);
-        subject.run("poststop", Some(hooks), Status::Stopped, None)
+        self.resources.subject.run_poststop(&self.resources.poststop);
+        Ok(())
     }
 }

@@ -9,6 +9,7 @@ use runhcs_compute::{Error, Result, Status};
 use crate::cgroups::Entrances;
 use crate::channel::Channel;
 use crate::error::Context;
+use crate::hooks::HookPoint;
 use crate::plan::Plan;
 use crate::scheduling::{MemoryPolicy, Personality};
 use crate::{barrier, namespaces, network, proc, program, rootfs, terminal};
@@ -91,8 +92,7 @@ fn set_up(plan: &mut Plan<'_>, inherited: &mut Inherited) -> Result<std::ffi::CS
     set_names(plan)?;
     let may_mknod = !plan.namespaces.has(libc::CLONE_NEWUSER);
     let root = plan.root.assemble(&plan.cgroup, may_mknod)?;
-    let hooks = plan.options.spec.hooks().as_ref().and_then(|h| h.create_container().as_ref());
-    plan.subject.run("createContainer", hooks, Status::Creating, Some(pid))?;
+    plan.run_hooks(HookPoint::CreateContainer, Status::Creating, pid)?;
     write_kernel_settings(plan)?;
     plan.root.enter(&root, plan.options.no_pivot)?;
     drop(root);
@@ -119,8 +119,7 @@ fn set_up(plan: &mut Plan<'_>, inherited: &mut Inherited) -> Result<std::ffi::CS
 
 /// What is left to do after `start`.
 fn begin(plan: &Plan<'_>) -> Result<()> {
-    let hooks = plan.options.spec.hooks().as_ref().and_then(|h| h.start_container().as_ref());
-    plan.subject.run("startContainer", hooks, Status::Created, Some(std::process::id()))?;
+    plan.run_hooks(HookPoint::StartContainer, Status::Created, std::process::id())?;
     let filter_needs_privilege = plan.process.no_new_privileges() != Some(true);
     match plan.filter.as_ref().filter(|_| !filter_needs_privilege) {
         Some(filter) => filter.load(),

@@ -38,6 +38,7 @@ use serde::{Deserialize, Serialize};
 pub use cgroups::CgroupPaths;
 pub use container::Container;
 pub use exec::ExecOptions;
+pub use hooks::{HookPoint, HookSubject};
 pub use network::loopback_up;
 pub use own_program::execute_sealed;
 pub use plan::{Plan, Resources};

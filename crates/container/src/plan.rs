@@ -1,6 +1,5 @@
 //! A checked configuration, and its creation.
 
-use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
@@ -13,7 +12,7 @@ use crate::channel::Channel;
 use crate::clone::{Side, clone};
 use crate::credentials::Credentials;
 use crate::error::{Context, invalid};
-use crate::hooks::HookSubject;
+use crate::hooks::{HookPoint, HookSubject};
 use crate::namespaces::{self, Namespaces};
 use crate::program::Program;
 use crate::rootfs::RootPlan;
@@ -104,22 +103,13 @@ impl<'a> Plan<'a> {
         let mut credentials = Credentials::new(process)?;
         let paths = CgroupPaths::new(options.id, linux.cgroups_path().as_deref())?;
         let limits = Limits::parse(&paths, linux.resources().as_ref())?;
-        let hooks = spec.hooks().as_ref();
-        let list = |hooks: Option<&Vec<Hook>>| hooks.cloned().unwrap_or_default();
-        let annotations: BTreeMap<_, _> =
-            spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-        let subject = HookSubject {
-            oci_version: spec.version().clone(),
-            id: options.id.clone(),
-            bundle: options.bundle.to_owned(),
-            annotations,
-        };
+        let subject = HookSubject::new(options.id, spec, options.bundle);
         let resources = Resources {
             id: options.id.clone(),
             runtime_dir: options.runtime_dir.to_owned(),
             cgroups: paths.clone(),
-            poststart: list(hooks.and_then(|h| h.poststart().as_ref())),
-            poststop: list(hooks.and_then(|h| h.poststop().as_ref())),
+            poststart: HookPoint::Poststart.hooks(spec).to_vec(),
+            poststop: HookPoint::Poststop.hooks(spec).to_vec(),
             subject: subject.clone(),
         };
         if namespaces.is_new(libc::CLONE_NEWUSER) {
@@ -171,6 +161,8 @@ impl<'a> Plan<'a> {
             // the stored resources.
             let _ = barrier::remove(&directory);
             let _ = cgroup.remove();
+            // What the first hooks made, the last ones unmake.
+            self.subject.run_poststop(HookPoint::Poststop.hooks(self.options.spec));
         }
         outcome
     }
@@ -211,11 +203,8 @@ impl<'a> Plan<'a> {
         if self.has_early_hooks() {
             // They find init in its control groups.
             channel.wait()?;
-            let hooks = self.options.spec.hooks().as_ref();
-            let prestart = hooks.and_then(|hooks| hooks.prestart().as_ref());
-            self.subject.run("prestart", prestart, Status::Creating, Some(pid))?;
-            let create_runtime = hooks.and_then(|hooks| hooks.create_runtime().as_ref());
-            self.subject.run("createRuntime", create_runtime, Status::Creating, Some(pid))?;
+            self.run_hooks(HookPoint::Prestart, Status::Creating, pid)?;
+            self.run_hooks(HookPoint::CreateRuntime, Status::Creating, pid)?;
         }
         channel.go(pid)?;
         channel.wait().map(drop)
@@ -223,10 +212,12 @@ impl<'a> Plan<'a> {
 
     /// Whether hooks run before init sets anything up.
     pub(crate) fn has_early_hooks(&self) -> bool {
-        let hooks = self.options.spec.hooks().as_ref();
-        let some = |list: Option<&Vec<Hook>>| list.is_some_and(|hooks| !hooks.is_empty());
-        some(hooks.and_then(|hooks| hooks.prestart().as_ref()))
-            || some(hooks.and_then(|hooks| hooks.create_runtime().as_ref()))
+        let early = [HookPoint::Prestart, HookPoint::CreateRuntime];
+        early.into_iter().any(|point| !point.hooks(self.options.spec).is_empty())
+    }
+
+    pub(crate) fn run_hooks(&self, point: HookPoint, status: Status, pid: u32) -> Result<()> {
+        self.subject.run(point, point.hooks(self.options.spec), status, pid)
     }
 
     fn map_ids(&self, pid: u32) -> Result<()> {

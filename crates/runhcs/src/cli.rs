@@ -107,6 +107,8 @@ pub enum Verb {
     Features,
     #[command(hide = true)]
     Shim(ShimArgs),
+    #[command(hide = true)]
+    HoldNetwork(NetworkArgs),
 }
 
 impl Verb {
@@ -127,7 +129,7 @@ impl Verb {
             Self::Exec(ExecArgs { operands, .. }) | Self::Ps(PsArgs { operands, .. }) => {
                 return split_id(operands).ok().map(|(id, _)| id);
             }
-            Self::List(_) | Self::Spec(_) | Self::Features => return None,
+            Self::List(_) | Self::Spec(_) | Self::Features | Self::HoldNetwork(_) => return None,
         };
         Some(id.clone())
     }
@@ -377,9 +379,20 @@ pub struct ShimArgs {
     /// Unix socket to send the terminal's master to.
     #[arg(long)]
     pub console_socket: Option<PathBuf>,
+    /// The network namespace to be in.
+    #[command(flatten)]
+    pub network: NetworkArgs,
     /// The descriptor on which to report that it is ready.
     #[arg(long)]
     pub ready_fd: i32,
+}
+
+/// A network namespace.
+#[derive(Args, Debug)]
+pub struct NetworkArgs {
+    /// Where it is; a new one if this isn't given.
+    #[arg(long)]
+    pub network: Option<PathBuf>,
 }
 
 #[cfg(test)]

@@ -10,6 +10,9 @@ use runhcs_state::{Record, Store};
 
 use crate::existing::{Main, value};
 
+/// The network namespace of the guest's first process, which has the pod's network.
+const GUESTS_OWN_NETWORK: &str = "/proc/1/ns/net";
+
 /// The containers that share a VM, as far as their namespaces can be joined.
 #[derive(Debug, Default)]
 pub struct PodView {
@@ -48,8 +51,8 @@ impl PodView {
         Ok(Self { members })
     }
 
-    /// A namespace's path in the guest; `None` if it is the guest's own network.
-    fn translate(&self, kind: LinuxNamespaceType, path: &Path) -> Result<Option<PathBuf>> {
+    /// A namespace's path in the guest.
+    fn translate(&self, kind: LinuxNamespaceType, path: &Path) -> Result<PathBuf> {
         let network = kind == LinuxNamespaceType::Network;
         let in_proc = path.strip_prefix("/proc").ok().and_then(|rest| {
             let mut parts = rest.iter().map(|part| part.to_str().unwrap_or_default());
@@ -64,14 +67,11 @@ impl PodView {
                     path.display()
                 );
             };
-            if network && member.netns.is_some() {
-                return Ok(None);
-            }
-            return Ok(Some(PathBuf::from(format!("/proc/{}/ns/{file}", member.guest_pid))));
+            return Ok(PathBuf::from(format!("/proc/{}/ns/{file}", member.guest_pid)));
         }
         let shared = self.members.iter().any(|member| member.netns.as_deref() == Some(path));
         if network && (shared || self.members.is_empty()) {
-            return Ok(None);
+            return Ok(GUESTS_OWN_NETWORK.into());
         }
         let known: Vec<&str> = self.members.iter().map(|member| member.id.as_str()).collect();
         bail!(
@@ -101,20 +101,7 @@ impl GuestSpec {
     /// A field that has no meaning in the guest, by its name.
     pub fn translate(spec: &Spec, record: &Record, pod: &PodView) -> Result<Self> {
         let mut spec = spec.clone();
-        if let Some(hooks) = spec.hooks() {
-            let any = [
-                hooks.create_runtime(),
-                hooks.create_container(),
-                hooks.start_container(),
-                hooks.poststart(),
-                hooks.poststop(),
-            ];
-            #[allow(deprecated, reason = "the specification still has it")]
-            let prestart = hooks.prestart();
-            if any.into_iter().chain([prestart]).flatten().any(|list| !list.is_empty()) {
-                bail!("hooks are not supported with VM isolation yet");
-            }
-        }
+        crate::hooks::keep_for_guest(&mut spec);
         let Some(mut linux) = spec.linux().clone() else { bail!("linux is missing") };
         let mut namespaces = linux.namespaces().clone().unwrap_or_default();
         if !namespaces.iter().any(|ns| ns.typ() == LinuxNamespaceType::Network) {
@@ -123,19 +110,16 @@ impl GuestSpec {
                  a VM; give the container one, or isolate it as a process"
             );
         }
-        for (index, namespace) in namespaces.clone().iter().enumerate().rev() {
-            let Some(path) = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty())
-            else {
-                continue;
+        for namespace in &mut namespaces {
+            let path = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty());
+            let translated = match path {
+                Some(path) => Some(pod.translate(namespace.typ(), path)?),
+                None if namespace.typ() == LinuxNamespaceType::Network && record.is_vm_host() => {
+                    Some(GUESTS_OWN_NETWORK.into())
+                }
+                None => None,
             };
-            match pod.translate(namespace.typ(), path)? {
-                Some(translated) => {
-                    namespaces[index].set_path(Some(translated));
-                }
-                None => {
-                    namespaces.remove(index);
-                }
-            }
+            namespace.set_path(translated);
         }
         linux.set_namespaces(Some(namespaces));
         // The guest has a hierarchy of its own, with no slices of this host's systemd.
@@ -186,15 +170,15 @@ mod tests {
         let translate = |kind, path| pod().translate(kind, Path::new(path)).unwrap();
         assert_eq!(
             translate(LinuxNamespaceType::Ipc, "/proc/100/ns/ipc"),
-            Some("/proc/40/ns/ipc".into())
+            Path::new("/proc/40/ns/ipc")
         );
         assert_eq!(
             translate(LinuxNamespaceType::Pid, "/proc/101/ns/pid"),
-            Some("/proc/50/ns/pid".into())
+            Path::new("/proc/50/ns/pid")
         );
         assert_eq!(
             translate(LinuxNamespaceType::Network, "/proc/101/ns/net"),
-            Some("/proc/50/ns/net".into())
+            Path::new("/proc/50/ns/net")
         );
     }
 
@@ -202,13 +186,12 @@ mod tests {
     fn the_pods_network_is_the_guests_own() {
         let translate =
             |path| pod().translate(LinuxNamespaceType::Network, Path::new(path)).unwrap();
-        assert_eq!(translate("/run/netns/pod"), None);
-        assert_eq!(translate("/proc/100/ns/net"), None);
+        assert_eq!(translate("/run/netns/pod"), Path::new(GUESTS_OWN_NETWORK));
         assert_eq!(
             PodView::default()
                 .translate(LinuxNamespaceType::Network, Path::new("/run/netns/x"))
                 .unwrap(),
-            None
+            Path::new(GUESTS_OWN_NETWORK)
         );
     }
 

@@ -12,9 +12,11 @@ mod faults;
 mod foreground;
 mod globals;
 mod guest_spec;
+mod hooks;
 mod logging;
 mod own_program;
 mod pid_file;
+mod pod_network;
 mod progress;
 mod shim;
 mod terminal;
@@ -66,6 +68,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Verb::Spec(args) => commands::spec::run(&args),
         Verb::Features => commands::features::run(),
         Verb::Shim(args) => shim::run(&globals, &args),
+        Verb::HoldNetwork(args) => pod_network::run(&args),
     }
 }
 

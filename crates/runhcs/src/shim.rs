@@ -35,6 +35,9 @@ pub struct Target {
     pub exec: Option<u64>,
     /// Where to send the terminal's master, if it has one.
     pub console_socket: Option<PathBuf>,
+    /// The network namespace that it is to be in, so that who looks for the container's by its pid
+    /// finds the pod's; `None` for a new one.
+    pub network: Option<PathBuf>,
 }
 
 /// Starts a shim with this process's stdio, waits until it has attached to its process, and returns
@@ -52,6 +55,9 @@ pub fn launch(globals: &Globals, target: &Target, log: Option<&PathBuf>) -> Resu
     }
     if let Some(socket) = &target.console_socket {
         command.arg("--console-socket").arg(socket);
+    }
+    if let Some(network) = &target.network {
+        command.arg("--network").arg(network);
     }
     command.arg("--ready-fd").arg(ready.as_raw_fd().to_string());
     let inherited = ready.as_raw_fd();
@@ -101,6 +107,11 @@ pub fn run(_globals: &Globals, args: &ShimArgs) -> Result<u8> {
             return Err(error);
         }
     };
+    if terminal.is_some() {
+        // As a container's process with a terminal leaves them: a caller that reads what `create`
+        // prints waits for their end.
+        give_stdio_up()?;
+    }
     ready.write_all(READY).context("report that the shim is ready")?;
     drop(ready);
     tracing::info!(exec = args.exec, "stands for the process in the VM");
@@ -126,9 +137,19 @@ pub fn run(_globals: &Globals, args: &ShimArgs) -> Result<u8> {
     }
 }
 
+fn give_stdio_up() -> Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    let null = options.read(true).write(true).open("/dev/null").context("open /dev/null")?;
+    rustix::stdio::dup2_stdin(&null)
+        .and_then(|()| rustix::stdio::dup2_stdout(&null))
+        .and_then(|()| rustix::stdio::dup2_stderr(&null))
+        .context("give the caller's stdio up")
+}
+
 fn attach(args: &ShimArgs) -> Result<(runhcs_uvm::Attachment, Option<OwnedFd>)> {
     // Signals for the caller's terminal are not for the container.
     rustix::process::setsid().context("start a session")?;
+    crate::pod_network::enter(args.network.network.as_deref())?;
     let key = ProcessKey { container: args.id.clone(), exec: args.exec };
     let attachment = Vm::at(&args.vm).attach(&key)?;
     if !attachment.terminal() {

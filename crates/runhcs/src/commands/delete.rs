@@ -5,8 +5,9 @@ use runhcs_compute::{ContainerId, Status};
 use runhcs_state::{Locked, ProcessHandle, Record, Store};
 
 use crate::cli::DeleteArgs;
-use crate::existing::{Existing, Main, value, vm_of};
+use crate::existing::{Existing, Main, config, value, vm_of};
 use crate::globals::Globals;
+use crate::hooks;
 
 /// Deletes a container. With `--force` also one that runs, one whose creation was cut off, one
 /// whose state is damaged, and none at all.
@@ -89,6 +90,12 @@ fn free(store: &Store, entry: &Locked, existing: &Existing) -> Result<()> {
     }
     if let (true, Some(netns)) = (record.is_sandbox(), &record.netns) {
         store.namespaces().remove(&netns.to_string_lossy())?;
+    }
+    if record.vm.is_some() {
+        match config(entry) {
+            Ok(spec) => hooks::run_poststop(&spec, record),
+            Err(error) => tracing::warn!("{error:#}; its poststop hooks are not run"),
+        }
     }
     entry.remove()?;
     Ok(())

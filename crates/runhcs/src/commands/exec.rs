@@ -73,6 +73,7 @@ fn exec_in_vm(
         id: container.id.clone(),
         exec: key.exec,
         console_socket,
+        network: existing.main.map(|main| format!("/proc/{}/ns/net", main.process.pid).into()),
     };
     shim::launch(globals, &target, args.shim_log.as_ref())
 }

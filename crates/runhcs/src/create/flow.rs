@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
+use oci_spec::runtime::Spec;
 use runhcs_compute::{ComputeSystem, ContainerId};
 use runhcs_container::{Container, CreateOptions, Init, Plan};
 use runhcs_spec::{Bundle, VmOptions};
@@ -17,8 +18,9 @@ use crate::cli::CreateArgs;
 use crate::existing::{Existing, Main, value, vm_of};
 use crate::globals::Globals;
 use crate::guest_spec::{GuestSpec, PodView};
+use crate::pod_network::PodNetwork;
 use crate::progress::Progress;
-use crate::{logging, pid_file, shim, terminal};
+use crate::{hooks, logging, pid_file, shim, terminal};
 
 /// A container that was created.
 #[derive(Debug)]
@@ -76,8 +78,13 @@ pub fn create(globals: &Globals, args: &CreateArgs) -> Result<Created> {
                     || Ok(store.namespaces().store(&config)?),
                 )?;
             }
+            let network = flow.step("network", || hold_network(&bundle.spec, &record))?;
+            if let Some(network) = &network {
+                run_early_hooks(&mut flow, &bundle.spec, &record, network.pid())?;
+            }
             let vm = if record.is_vm_host() {
-                launch_vm(&mut flow, globals, args, &entry, &bundle, record.netns.clone())?
+                let network = network.as_ref().map(PodNetwork::path);
+                launch_vm(&mut flow, globals, args, &entry, &bundle, network)?
             } else {
                 let host = store.entry(&vm.host_id)?;
                 let current = host.record()?.unique_id;
@@ -86,7 +93,9 @@ pub fn create(globals: &Globals, args: &CreateArgs) -> Result<Created> {
                 }
                 vm_of(&host)
             };
-            create_in_vm(&mut flow, globals, args, &entry, &bundle, &record, vm)?
+            let network = network.as_ref().map(PodNetwork::path).or(record.netns.clone());
+            let joined = Joined { vm, network };
+            create_in_vm(&mut flow, globals, args, &entry, &bundle, &record, joined)?
         }
     };
 
@@ -140,6 +149,28 @@ fn main_process(container: &Container) -> Result<Main> {
     Ok(Main { process: ProcessHandle { pid, start_time }, guest_pid: None })
 }
 
+/// A process in the pod's network, where the VM or hooks need one. It may end with the creation:
+/// shims are in the network by then.
+fn hold_network(spec: &Spec, record: &Record) -> Result<Option<PodNetwork>> {
+    hooks::check(spec, record)?;
+    let needed = record.is_vm_host() || hooks::has_early(spec);
+    needed.then(|| PodNetwork::hold(record.netns.as_deref())).transpose()
+}
+
+/// Runs the hooks before the VM is there, so that it finds the network as they leave it.
+fn run_early_hooks(flow: &mut Transaction, spec: &Spec, record: &Record, pid: u32) -> Result<()> {
+    let undo = (spec.clone(), record.clone());
+    flow.step_with_undo(
+        "hooks",
+        // What the first hooks made, the last ones unmake.
+        move || {
+            hooks::run_poststop(&undo.0, &undo.1);
+            Ok(())
+        },
+        || hooks::run_early(spec, record, pid),
+    )
+}
+
 /// Starts the VM shim, which brings up the VM, and waits for its verdict.
 fn launch_vm(
     flow: &mut Transaction,
@@ -189,6 +220,12 @@ fn launch_vm(
     )
 }
 
+/// A VM, and where its network is found on this host, unless the container has one of its own.
+struct Joined {
+    vm: Vm,
+    network: Option<PathBuf>,
+}
+
 /// Creates the container in a VM, and the container shim that stands for it on this host.
 fn create_in_vm(
     flow: &mut Transaction,
@@ -197,8 +234,9 @@ fn create_in_vm(
     entry: &Rc<Locked>,
     bundle: &Bundle,
     record: &Record,
-    vm: Vm,
+    joined: Joined,
 ) -> Result<Created> {
+    let Joined { vm, network } = joined;
     let spec = flow.step("guest-spec", || {
         let pod = PodView::collect(&globals.store, record)?;
         GuestSpec::translate(&bundle.spec, record, &pod)
@@ -221,6 +259,7 @@ fn create_in_vm(
         id: args.id.clone(),
         exec: None,
         console_socket: args.console_socket.clone(),
+        network,
     };
     let pid = flow.acquire(
         "shim",

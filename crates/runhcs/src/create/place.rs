@@ -49,7 +49,8 @@ impl Place {
                 let Some(record) = find(&sandbox)? else {
                     bail!("sandbox {sandbox} of container {id} does not exist");
                 };
-                if !record.is_sandbox() {
+                // Podman annotates a pod's members, but not the one that they name.
+                if !record.is_sandbox() && record.sandbox_id.is_some() {
                     bail!("container {sandbox}, which {id} names as its sandbox, is not a sandbox");
                 }
                 Some((sandbox, Some(record)))
@@ -213,6 +214,15 @@ mod tests {
             decide(&member_of("ps"), None, None),
             Ok(Place { sandbox_id: Some(id("ps")), vm: None })
         );
+        // As Podman's pods are.
+        assert_eq!(
+            decide(&member_of("plain"), None, None),
+            Ok(Place { sandbox_id: Some(id("plain")), vm: None })
+        );
+        assert_eq!(
+            decide(&member_of("h"), None, None),
+            Ok(Place { sandbox_id: Some(id("h")), vm: vm("h") })
+        );
     }
 
     #[test]
@@ -246,7 +256,7 @@ mod tests {
                 decide(&member_of("gone"), None, None),
                 "sandbox gone of container new does not exist",
             ),
-            (decide(&member_of("plain"), None, None), "is not a sandbox"),
+            (decide(&member_of("m"), None, None), "is not a sandbox"),
             (decide(&member_of("ps"), Some("h"), None), "has no VM"),
             (decide(&member_of("vs"), Some("h"), None), "is in the VM of vs"),
             (decide(&member_of("ps"), None, vm), "VM isolation was asked for"),
