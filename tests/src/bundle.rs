@@ -107,6 +107,33 @@ impl Bundle {
         self
     }
 
+    /// Adds a program of the build with the libraries that it needs, as `/bin/<name>`.
+    pub fn with_program(self, name: &str) -> Self {
+        let program = binary(name);
+        let listed = Command::new("ldd").arg(&program).output().unwrap();
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        let copy = |from: &Path, to: &Path| {
+            let to = self.path.join("rootfs").join(to.strip_prefix("/").unwrap());
+            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+            let copied = Command::new("cp").arg("-L").arg(from).arg(&to).status();
+            assert!(copied.unwrap().success(), "copy {}", from.display());
+        };
+        copy(&program, &Path::new("/bin").join(name));
+        for library in listed.split_whitespace().filter(|word| word.starts_with('/')) {
+            copy(Path::new(library), Path::new(library));
+        }
+        self
+    }
+
+    /// Adds a bind mount.
+    pub fn bind(self, source: &Path, destination: &str, options: &[&str]) -> Self {
+        self.edit(|config| {
+            config["mounts"].as_array_mut().unwrap().push(json!({
+                "source": source, "destination": destination, "type": "bind", "options": options
+            }));
+        })
+    }
+
     /// Makes it a pod's sandbox, or a container of the pod.
     pub fn in_pod(self, kind: &str, sandbox: &str) -> Self {
         self.edit(|config| {

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use runhcs_tests::{Bundle, Harness, Isolation, in_both};
+use runhcs_tests::{Bundle, Harness, in_both};
 use serde_json::json;
 
 in_both!(files_are_the_hosts, |h: &Harness| {
@@ -73,17 +73,20 @@ in_both!(a_volume_that_does_not_exist_is_named, |h: &Harness| {
     h.new_container(&["create"], &bundle, "box").refused("/no/such/volume");
 });
 
-#[test]
-fn a_socket_cannot_be_shared_with_a_vm() {
-    Harness::run(Isolation::Vm, "socket", |h| {
-        let socket = h.path("socket");
-        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        let bundle = Bundle::new(h, "box", &["true"]).edit(|config| {
-            let mount = json!({
-                "source": socket, "destination": "/socket", "type": "bind", "options": ["bind"]
-            });
-            config["mounts"].as_array_mut().unwrap().push(mount);
-        });
-        h.new_container(&["create"], &bundle, "box").refused("ocket");
+in_both!(a_long_random_exercise_leaves_files_as_they_should_be, |h: &Harness| {
+    let volume = h.path("volume");
+    std::fs::create_dir(&volume).unwrap();
+    let script = "for seed in 1 2 3; do
+            file-probe exercise /vol $seed 150 && file-probe exercise /tmp $seed 150 || exit
+        done";
+    let bundle = Bundle::new(h, "box", &["sh", "-c", script]).with_program("file-probe");
+    let bundle = bundle.bind(&volume, "/vol", &["rbind"]).edit(|config| {
+        for set in ["bounding", "effective", "permitted"] {
+            config["process"]["capabilities"][set] =
+                json!(["CAP_CHOWN", "CAP_FOWNER", "CAP_FSETID", "CAP_DAC_OVERRIDE"]);
+        }
     });
-}
+    let run = h.new_container(&["run"], &bundle, "box").ok();
+    assert_eq!(run.stdout, "150 steps\n".repeat(6));
+    assert_eq!(std::fs::read_dir(&volume).unwrap().count(), 0);
+});

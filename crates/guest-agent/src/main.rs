@@ -7,10 +7,12 @@ mod boot;
 mod engine;
 mod log;
 mod network;
+mod processes;
 mod reaper;
 mod requests;
 mod server;
 mod streams;
+mod volumes;
 
 use std::rc::Rc;
 use std::time::Duration;

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use crate::server::Server;
-use crate::{network, reaper};
+use crate::{network, processes, reaper};
 
 /// Greets the host and serves it until it hangs up.
 pub async fn serve(
@@ -102,6 +102,10 @@ async fn answer(server: &Rc<Server>, request: Request) -> Result<Reply, Failure>
         Request::ResizeTerminal { process, size } => server.resize(&process, size).map(done),
         Request::ContainerStatus(id) => server.status(&id).map(Reply::Status),
         Request::ListProcesses(id) => server.processes(&id).map(Reply::Processes),
+        Request::DescribeProcesses(describe) => {
+            let pids = server.processes(&describe.container)?;
+            Ok(Reply::ProcessTable(Box::new(processes::describe(pids, describe.after)?)))
+        }
         Request::PauseContainer(id) => server.freeze(&id, true).await.map(done),
         Request::ResumeContainer(id) => server.freeze(&id, false).await.map(done),
         Request::UpdateContainer(update) => server.update(*update).await.map(done),

@@ -18,6 +18,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
 use crate::reaper::{Exit, Reaper};
+use crate::volumes::{Volume, Volumes};
 use crate::{boot, engine};
 
 /// A process that the host can attach to.
@@ -48,6 +49,8 @@ struct Guest {
     directory: PathBuf,
     main: Rc<Process>,
     execs: RefCell<HashMap<u64, Rc<Process>>>,
+    /// Needed as long as the container exists.
+    _volumes: Vec<Rc<Volume>>,
 }
 
 /// All of this VM.
@@ -58,6 +61,7 @@ pub struct Server {
     /// Ids of containers that are being made or deleted.
     busy: RefCell<HashSet<ContainerId>>,
     numbers: Cell<u64>,
+    volumes: Volumes,
 }
 
 type Outcome<T> = Result<T, Failure>;
@@ -74,6 +78,7 @@ impl Server {
             guests: RefCell::default(),
             busy: RefCell::default(),
             numbers: Cell::new(1),
+            volumes: Volumes::default(),
         })
     }
 
@@ -115,6 +120,7 @@ impl Server {
     async fn create_in(&self, request: CreateContainer, directory: PathBuf) -> Outcome<u32> {
         let CreateContainer { id, spec } = request;
         let terminal = spec.process().as_ref().is_some_and(|p| p.terminal() == Some(true));
+        let volumes = self.volumes.of(&spec)?;
         let (ours, theirs) = Ends::new(terminal)?;
         let call = self.reaper.call();
         let (for_child, runtime_dir, child_spec) = (id.clone(), directory.clone(), spec.clone());
@@ -136,7 +142,8 @@ impl Server {
         .await?;
         let main = Rc::new(ours.process(init, self.reaper.await_exit(init.pid, &call))?);
         let container = Container { resources, init: Some(init) };
-        let guest = Guest { container, spec, directory, main, execs: RefCell::default() };
+        let execs = RefCell::default();
+        let guest = Guest { container, spec, directory, main, execs, _volumes: volumes };
         self.guests.borrow_mut().insert(id, Rc::new(guest));
         Ok(init.pid)
     }

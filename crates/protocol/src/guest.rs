@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent_log::LogLine;
 use crate::network::Network;
+use crate::processes::{DescribeProcesses, ProcessTable};
 
 /// The first message on the control connection, sent by the agent when it is ready to serve.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +90,8 @@ pub enum Request {
     ContainerStatus(ContainerId),
     /// Answered by `Processes`, with pids of the guest's first pid namespace.
     ListProcesses(ContainerId),
+    /// Answered by `ProcessTable`.
+    DescribeProcesses(DescribeProcesses),
     /// Freezes a container. Answered by `Done`.
     PauseContainer(ContainerId),
     /// Thaws a container. Answered by `Done`.
@@ -123,6 +126,7 @@ impl Request {
             Self::ResizeTerminal { .. } => "resize terminal",
             Self::ContainerStatus(_) => "tell container's status",
             Self::ListProcesses(_) => "list processes",
+            Self::DescribeProcesses(_) => "describe processes",
             Self::PauseContainer(_) => "pause container",
             Self::ResumeContainer(_) => "resume container",
             Self::UpdateContainer(_) => "update container",
@@ -142,6 +146,7 @@ impl Request {
             Self::CreateProcess(create) => &create.container,
             Self::UpdateContainer(update) => &update.id,
             Self::WaitOom(wait) => &wait.id,
+            Self::DescribeProcesses(describe) => &describe.container,
             Self::WaitProcess(process)
             | Self::SignalProcess { process, .. }
             | Self::ResizeTerminal { process, .. }
@@ -229,6 +234,8 @@ pub enum Reply {
     Status(Status),
     /// Processes of the container.
     Processes(Vec<u32>),
+    /// What is known of processes of the container.
+    ProcessTable(Box<ProcessTable>),
     /// What the container uses.
     Stats(Box<Stats>),
     /// What the wait came to.

@@ -15,6 +15,7 @@ pub mod agent_log;
 pub mod frame;
 pub mod guest;
 pub mod network;
+pub mod processes;
 pub mod shim;
 pub mod stream;
 

@@ -29,6 +29,8 @@ pub enum Request {
     /// connection carries [`AttachedRequest`]s one way and at last one [`AttachedEvent`] the other.
     /// If the connection ends before the process has, the process is killed.
     Attach(ProcessKey),
+    /// Which of the container's processes a process of the host stands for. Answered by `StandIns`.
+    StandIns(ContainerId),
     /// Passed on to the agent as it is. `CreateContainer`, `DeleteContainer` and `WaitProcess`
     /// are refused here. Answered by `Guest`.
     Guest(guest::Request),
@@ -48,8 +50,18 @@ pub struct CreateContainer {
     /// Its configuration. `root.path` and the sources of `mounts` are replaced by the shim with
     /// the paths under which the guest sees the attached trees.
     pub spec: Spec,
-    /// For each attached tree after the root: which of `spec.mounts` has it as its source.
-    pub mounts: Vec<usize>,
+    /// For each attached tree after the root: what it is for.
+    pub mounts: Vec<BindMount>,
+}
+
+/// A bind mount whose source is attached to the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BindMount {
+    /// Which of `spec.mounts` it is.
+    pub index: usize,
+    /// Whether nothing else is mounted below its source. Then containers can share it.
+    pub alone: bool,
 }
 
 /// What an attached client may send.
@@ -84,12 +96,26 @@ pub enum Reply {
         /// Whether the process has a terminal.
         terminal: bool,
     },
+    /// Processes that somebody has attached to.
+    StandIns(Vec<StandIn>),
     /// About the VM.
     Info(Info),
     /// The VM is gone, or never came up.
     VmLost(String),
     /// The shim itself couldn't do as asked.
     Failed(Failure),
+}
+
+/// A process of the host that stands for one in the VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StandIn {
+    /// Its own pid, on the host.
+    pub pid: u32,
+    /// What it stands for.
+    pub process: ProcessKey,
+    /// The pid of that in the guest's first pid namespace.
+    pub guest_pid: u32,
 }
 
 /// About a running VM.

@@ -91,6 +91,8 @@ pub enum Verb {
     Exec(ExecArgs),
     /// List a container's processes.
     Ps(PsArgs),
+    /// Set the size of a process's terminal.
+    ResizeTty(ResizeTtyArgs),
     /// Freeze a container's processes.
     Pause(IdArgs),
     /// Thaw a container's processes.
@@ -121,6 +123,7 @@ impl Verb {
                 &args.id
             }
             Self::Kill(args) => &args.id,
+            Self::ResizeTty(args) => &args.id,
             Self::Delete(args) => &args.id,
             Self::Update(args) => &args.id,
             Self::Events(args) => &args.id,
@@ -312,9 +315,26 @@ pub struct PsArgs {
     /// Format.
     #[arg(long, short, value_enum, default_value_t = ListFormat::Table)]
     pub format: ListFormat,
-    /// The container's id, then options for ps(1); the default is -ef.
+    /// The container's id, then options for ps(1); the default is -ef. With VM isolation the
+    /// table's pids are the guest's.
     #[arg(required = true, trailing_var_arg = true, value_names = ["ID", "PS-OPTIONS"])]
     pub operands: Vec<String>,
+}
+
+/// A terminal's new size.
+#[derive(Args, Debug)]
+pub struct ResizeTtyArgs {
+    /// The process, by its pid on this host; the container's init process without it.
+    #[arg(long, short, value_name = "PID")]
+    pub pid: Option<u32>,
+    /// The container's id.
+    pub id: ContainerId,
+    /// Columns.
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    pub width: u16,
+    /// Rows.
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    pub height: u16,
 }
 
 /// Splits off the id that comes before another program's words, which keep their own flags.

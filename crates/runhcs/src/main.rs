@@ -60,6 +60,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Verb::Delete(args) => commands::delete::run(&globals, &args),
         Verb::Exec(args) => commands::exec::run(&globals, &args),
         Verb::Ps(args) => commands::ps::run(&globals, &args),
+        Verb::ResizeTty(args) => commands::resize_tty::run(&globals, &args),
         Verb::Pause(args) => commands::pause::run(&globals, &args),
         Verb::Resume(args) => commands::resume::run(&globals, &args),
         Verb::Update(args) => commands::update::run(&globals, &args),

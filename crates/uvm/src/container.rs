@@ -8,8 +8,13 @@ use runhcs_compute::{
 };
 use runhcs_protocol::guest::{Failure, ProcessKey, Reply, Request, UpdateContainer, WaitOom};
 
+use runhcs_protocol::processes::{DescribeProcesses, ProcessTable};
+
 use crate::Vm;
 use crate::connection::Failed;
+
+/// The most that a pid can be (`PID_MAX_LIMIT`, proc_sys_kernel(5)).
+const MAX_PID: u32 = 4_194_304;
 
 /// A container in a VM. Its `status`, `start`, `signal`, … are requests to the guest's agent.
 #[derive(Clone, Debug)]
@@ -59,6 +64,26 @@ impl VmContainer {
         })
     }
 
+    /// What the guest's `/proc` says of the container's processes and of the guest.
+    pub fn process_table(&self) -> Result<ProcessTable> {
+        let mut table = ProcessTable::default();
+        loop {
+            let after = table.processes.last().map_or(0, |process| process.pid);
+            let describe = DescribeProcesses { container: self.id.clone(), after };
+            let request = Request::DescribeProcesses(describe);
+            let part = self.ask("describe the processes of", request, |reply| match reply {
+                // The guest has to come to an end.
+                Reply::ProcessTable(part) if is_part(&part, after) => Ok(*part),
+                reply => Err(reply),
+            })?;
+            table.system = part.system;
+            table.processes.extend(part.processes);
+            if !part.more {
+                return Ok(table);
+            }
+        }
+    }
+
     /// Waits until the count of out-of-memory kills is another than `known`, the container has
     /// ended, or `limit` has passed; not at all if nothing is known yet.
     pub fn wait_oom(&self, known: Option<u64>, limit: Duration) -> Result<OomNotice> {
@@ -90,6 +115,14 @@ impl VmContainer {
         }
         error
     }
+}
+
+/// Whether an answer has pids that ascend from `after` on, and at least one if there are to be more.
+fn is_part(part: &ProcessTable, after: u32) -> bool {
+    let pids = part.processes.iter().map(|process| process.pid);
+    std::iter::once(after).chain(pids).is_sorted_by(|before, next| before < next)
+        && !(part.more && part.processes.is_empty())
+        && part.processes.iter().all(|process| process.pid <= MAX_PID)
 }
 
 fn is_vm_gone(error: &Error) -> bool {

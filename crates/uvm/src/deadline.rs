@@ -38,7 +38,7 @@ pub fn of(request: &Request) -> Duration {
 pub fn of_shim(request: &shim::Request) -> Duration {
     MARGIN
         + match request {
-            shim::Request::Info => LOCAL,
+            shim::Request::Info | shim::Request::StandIns(_) => LOCAL,
             // Creating can fail late, and is undone then.
             shim::Request::CreateContainer(_) => Duration::from_secs(120 + 60),
             shim::Request::DeleteContainer(id) => of(&Request::DeleteContainer(id.clone())),

@@ -8,6 +8,8 @@ mod container;
 pub mod deadline;
 pub mod files;
 mod launch;
+mod mount_points;
+
 mod pump;
 mod signals;
 mod trees;

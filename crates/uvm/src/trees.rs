@@ -5,43 +5,61 @@ use std::path::Path;
 
 use oci_spec::runtime::{Mount, Spec};
 use runhcs_compute::{Error, Result};
-use rustix::fs::CWD;
+use runhcs_protocol::shim::BindMount;
+use rustix::fs::{CWD, FileType};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::connection::MAX_DESCRIPTORS;
+use crate::mount_points::MountPoints;
 
-/// A container's trees: its root, then the sources of some of its mounts.
+/// A container's trees: its root, then the sources of its bind mounts.
 pub struct Trees {
     /// Detached mounts.
     pub mounts: Vec<OwnedFd>,
-    /// Which of the spec's mounts each one after the first is the source of.
-    pub indexes: Vec<usize>,
+    /// What each one after the first is the source of.
+    pub binds: Vec<BindMount>,
 }
 
 /// Opens the root file system and the sources of all bind mounts, as the caller sees them.
+///
+/// # Errors
+/// What can't be opened, or can't be had in a VM: sockets, pipes and devices, for nobody in the
+/// guest is behind them, and mounts that are to reach the host.
 pub fn open(spec: &Spec) -> Result<Trees> {
     let root = spec.root().as_ref().ok_or_else(|| {
         Error::Unsupported("a container in a virtual machine needs a root file system".to_owned())
     })?;
     // What is mounted in the root file system is part of it.
-    let mut trees = Trees { mounts: vec![open_one(root.path(), true)?], indexes: Vec::new() };
+    let mut trees = Trees { mounts: vec![open_one(root.path(), true)?], binds: Vec::new() };
     let mounts = spec.mounts().as_deref().unwrap_or_default();
+    let mut points = None;
     for (index, mount) in mounts.iter().enumerate() {
         let Some(recursive) = bind(mount) else { continue };
         let source = mount.source().as_deref().ok_or_else(|| {
             Error::Unsupported(format!(
-                "the bind mount on {} has no source",
+                "mounts[{index}]: the bind mount on {} has no source",
                 mount.destination().display()
             ))
         })?;
-        trees.mounts.push(open_one(source, recursive)?);
-        trees.indexes.push(index);
+        refuse_propagation_to_host(index, mount)?;
+        let tree = open_one(source, recursive)?;
+        refuse_endpoint(index, source, &tree)?;
+        let points = match &points {
+            Some(points) => points,
+            None => points.insert(
+                MountPoints::read()
+                    .map_err(|error| Error::failed("cannot read /proc/self/mountinfo", error))?,
+            ),
+        };
+        let alone = !recursive || !points.any_below(&resolved(source)?);
+        trees.mounts.push(tree);
+        trees.binds.push(BindMount { index, alone });
     }
     if trees.mounts.len() > MAX_DESCRIPTORS {
         return Err(Error::Unsupported(format!(
             "a container in a virtual machine can have {} bind mounts; this one has {}",
             MAX_DESCRIPTORS - 1,
-            trees.indexes.len()
+            trees.binds.len()
         )));
     }
     Ok(trees)
@@ -54,6 +72,45 @@ fn bind(mount: &Mount) -> Option<bool> {
     let has = |wanted: &str| options.iter().any(|option| option == wanted);
     let is_bind = has("bind") || has("rbind") || mount.typ().as_deref() == Some("bind");
     is_bind.then(|| has("rbind"))
+}
+
+/// The guest's mounts are the guest's.
+fn refuse_propagation_to_host(index: usize, mount: &Mount) -> Result<()> {
+    let options = mount.options().as_deref().unwrap_or_default();
+    match options.iter().find(|option| matches!(option.as_str(), "shared" | "rshared")) {
+        None => Ok(()),
+        Some(option) => Err(Error::Unsupported(format!(
+            "mounts[{index}].options: what a container in a virtual machine mounts can't reach \
+             this host, so {} can't be `{option}`; `rslave` has it see what this host mounts",
+            mount.destination().display()
+        ))),
+    }
+}
+
+/// Refuses a source that is the end of a connection with somebody on this host, or a device.
+fn refuse_endpoint(index: usize, source: &Path, tree: &OwnedFd) -> Result<()> {
+    let stat = rustix::fs::fstat(tree).map_err(|error| {
+        Error::failed(format!("cannot examine {}", source.display()), std::io::Error::from(error))
+    })?;
+    let (kind, instead) = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Socket => ("a socket", "share its directory between containers of the pod"),
+        FileType::Fifo => ("a pipe", "share its directory between containers of the pod"),
+        FileType::CharacterDevice | FileType::BlockDevice => {
+            ("a device", "name it in linux.devices")
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::Unsupported(format!(
+        "mounts[{index}].source: {} is {kind} of this host, which can't be had in a virtual \
+         machine by a bind mount; {instead}",
+        source.display()
+    )))
+}
+
+fn resolved(source: &Path) -> Result<std::path::PathBuf> {
+    source.canonicalize().map_err(|error| {
+        Error::failed(format!("cannot resolve the path {}", source.display()), error)
+    })
 }
 
 fn open_one(path: &Path, recursive: bool) -> Result<OwnedFd> {
@@ -75,6 +132,17 @@ mod tests {
 
     use super::*;
 
+    fn mount(kind: &str, options: &[&str]) -> Mount {
+        let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
+        MountBuilder::default()
+            .destination("/x")
+            .source("/y")
+            .typ(kind)
+            .options(options)
+            .build()
+            .unwrap()
+    }
+
     #[test]
     fn which_mounts_are_binds() {
         for (kind, options, expected) in [
@@ -85,15 +153,17 @@ mod tests {
             ("tmpfs", &["nosuid"], None),
             ("proc", &[], None),
         ] {
-            let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
-            let mount = MountBuilder::default()
-                .destination("/x")
-                .source("/y")
-                .typ(kind)
-                .options(options.clone())
-                .build()
-                .unwrap();
-            assert_eq!(bind(&mount), expected, "{kind} {options:?}");
+            assert_eq!(bind(&mount(kind, options)), expected, "{kind} {options:?}");
         }
+    }
+
+    #[test]
+    fn the_host_does_not_follow_a_guest() {
+        for options in [&["rbind", "rprivate"][..], &["bind", "rslave"], &["bind", "slave"]] {
+            refuse_propagation_to_host(0, &mount("bind", options)).unwrap();
+        }
+        let error = refuse_propagation_to_host(3, &mount("bind", &["rbind", "rshared"]));
+        let text = error.unwrap_err().to_string();
+        assert!(text.contains("mounts[3].options") && text.contains("`rshared`"), "{text}");
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::{Process, Spec};
 use runhcs_compute::{ContainerId, Error, Result};
 use runhcs_protocol::guest::{self, Failure, ProcessKey, TerminalSize};
-use runhcs_protocol::shim::{CreateContainer, Info, Reply, Request};
+use runhcs_protocol::shim::{CreateContainer, Info, Reply, Request, StandIn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -96,7 +96,7 @@ impl Vm {
         let request = Request::CreateContainer(Box::new(CreateContainer {
             id: id.clone(),
             spec: spec.clone(),
-            mounts: trees.indexes,
+            mounts: trees.binds,
         }));
         let descriptors: Vec<_> = trees.mounts.iter().map(AsFd::as_fd).collect();
         let answered = connection::ask(&self.dir, &request, &descriptors)
@@ -138,6 +138,15 @@ impl Vm {
                 let reply = check(&operation, Some(&process.container), reply)?;
                 Err(unexpected(&operation, &Reply::Guest(reply)))
             }
+            reply => Err(unexpected(&operation, &reply)),
+        }
+    }
+
+    /// The processes of the host that stand for processes of a container.
+    pub fn stand_ins(&self, id: &ContainerId) -> Result<Vec<StandIn>> {
+        let operation = format!("ask who stands for processes of container {id}");
+        match self.ask(&operation, &Request::StandIns(id.clone()))?.reply {
+            Reply::StandIns(stand_ins) => Ok(stand_ins),
             reply => Err(unexpected(&operation, &reply)),
         }
     }

@@ -26,7 +26,7 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Attaches `client` to a process and stays until the process, or the client, has ended.
 pub async fn run(mut client: Client, pod: Rc<Pod>, process: ProcessKey) -> anyhow::Result<()> {
-    let terminal = match pod.claim(&process) {
+    let terminal = match pod.claim(&process, client.pid()?) {
         Ok(terminal) => terminal,
         Err(failure) => return client.send(&Reply::Failed(failure), &[]).await,
     };

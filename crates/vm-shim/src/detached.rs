@@ -14,6 +14,12 @@ pub fn make_private(mount: BorrowedFd<'_>) -> io::Result<()> {
     set_attributes(mount, libc::AT_RECURSIVE, 0, libc::MS_PRIVATE)
 }
 
+/// Has the mount, and all that is mounted in it, follow what the host mounts there, but the host
+/// not follow us.
+pub fn make_follower(mount: BorrowedFd<'_>) -> io::Result<()> {
+    set_attributes(mount, libc::AT_RECURSIVE, 0, libc::MS_SLAVE)
+}
+
 /// mount_setattr(2) on a descriptor.
 fn set_attributes(
     mount: BorrowedFd<'_>,

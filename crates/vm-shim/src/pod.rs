@@ -7,7 +7,7 @@ use std::rc::Rc;
 use oci_spec::runtime::{Mount, Spec};
 use runhcs_compute::ContainerId;
 use runhcs_protocol::guest::{self, Failure, ProcessKey, Reply, Request};
-use runhcs_protocol::shim::{CreateContainer, Info};
+use runhcs_protocol::shim::{BindMount, CreateContainer, Info, StandIn};
 use runhcs_uvm::deadline;
 use tokio::sync::Mutex;
 
@@ -40,7 +40,9 @@ pub struct Pod {
 #[derive(Clone, Copy, Debug)]
 struct Process {
     terminal: bool,
-    attached: bool,
+    guest_pid: u32,
+    /// The host's process that has attached to it.
+    attached: Option<u32>,
 }
 
 impl Pod {
@@ -83,9 +85,9 @@ impl Pod {
             let create =
                 Request::CreateContainer(Box::new(guest::CreateContainer { id: id.clone(), spec }));
             match self.agent.call(&create, deadline::of(&create)).await {
-                Ok(reply @ Reply::Process { exec: None, .. }) => {
+                Ok(reply @ Reply::Process { exec: None, pid }) => {
                     let key = ProcessKey { container: id.clone(), exec: None };
-                    self.add_process(key, terminal);
+                    self.add_process(key, terminal, pid);
                     *slot = Some(shared);
                     Ok(reply)
                 }
@@ -146,26 +148,38 @@ impl Pod {
         };
         let reply = self.agent.call(&request, deadline::of(&request)).await?;
         if let Some((container, terminal)) = created {
-            let Reply::Process { exec: exec @ Some(_), .. } = reply else {
+            let Reply::Process { exec: exec @ Some(_), pid } = reply else {
                 return Err(unexpected(&reply));
             };
-            self.add_process(ProcessKey { container, exec }, terminal);
+            self.add_process(ProcessKey { container, exec }, terminal, pid);
         }
         Ok(reply)
     }
 
-    /// Lets somebody attach to a process, the first who asks. Says whether it has a terminal.
-    pub fn claim(&self, key: &ProcessKey) -> Result<bool, Failure> {
+    /// Lets the host's process `pid` attach to a process, the first who asks. Says whether it has a
+    /// terminal.
+    pub fn claim(&self, key: &ProcessKey, pid: u32) -> Result<bool, Failure> {
         match self.processes.borrow_mut().get_mut(key) {
             None => Err(Failure::NotFound),
-            Some(Process { attached: true, .. }) => {
+            Some(Process { attached: Some(_), .. }) => {
                 Err(Failure::Other(vec![format!("{key} is attached to already")]))
             }
             Some(process) => {
-                process.attached = true;
+                process.attached = Some(pid);
                 Ok(process.terminal)
             }
         }
+    }
+
+    /// Which of a container's processes a process of the host stands for.
+    pub fn stand_ins(&self, id: &ContainerId) -> Vec<StandIn> {
+        let processes = self.processes.borrow();
+        let of_container = processes.iter().filter(|(key, _)| key.container == *id);
+        let stand_ins = of_container.filter_map(|(key, process)| {
+            let pid = process.attached?;
+            Some(StandIn { pid, process: key.clone(), guest_pid: process.guest_pid })
+        });
+        stand_ins.collect()
     }
 
     /// Forgets an exec'd process that has ended, here and in the guest.
@@ -181,15 +195,15 @@ impl Pod {
         }
     }
 
-    fn add_process(&self, key: ProcessKey, terminal: bool) {
-        self.processes.borrow_mut().insert(key, Process { terminal, attached: false });
+    fn add_process(&self, key: ProcessKey, terminal: bool, guest_pid: u32) {
+        self.processes.borrow_mut().insert(key, Process { terminal, guest_pid, attached: None });
     }
 
     /// Attaches the trees and puts the guest's paths into the spec.
     fn share(
         &self,
         spec: &mut Spec,
-        mounts: &[usize],
+        mounts: &[BindMount],
         trees: Vec<std::os::fd::OwnedFd>,
     ) -> Result<Shared, NoReply> {
         let malformed = |what: &str| refuse(format!("malformed request: {what}"));
@@ -198,12 +212,17 @@ impl Pod {
         }
         let mut trees = trees.into_iter();
         let rootfs = trees.next().ok_or_else(|| malformed("no root file system"))?;
-        let rootfs = Tree { mount: rootfs, read_only: false };
+        let rootfs = Tree { mount: rootfs, read_only: false, follows_host: false, alone: false };
         let mut shared_mounts = Vec::new();
-        for (index, mount) in mounts.iter().zip(trees) {
+        for (BindMount { index, alone }, mount) in mounts.iter().zip(trees) {
             let entry = spec.mounts().as_ref().and_then(|mounts| mounts.get(*index));
             let entry = entry.ok_or_else(|| malformed("no such mount"))?;
-            shared_mounts.push(Tree { mount, read_only: is_read_only(entry) });
+            shared_mounts.push(Tree {
+                mount,
+                read_only: is_read_only(entry),
+                follows_host: follows_host(entry),
+                alone: *alone,
+            });
         }
         let shared = self
             .share
@@ -213,7 +232,7 @@ impl Pod {
         let root = spec.root_mut().as_mut().ok_or_else(|| malformed("the spec has no root"))?;
         root.set_path(shared.guest_rootfs());
         if let Some(entries) = spec.mounts_mut() {
-            for (index, source) in mounts.iter().zip(shared.guest_mounts()) {
+            for (BindMount { index, .. }, source) in mounts.iter().zip(shared.guest_mounts()) {
                 if let Some(entry) = entries.get_mut(*index) {
                     entry.set_source(Some(source));
                 }
@@ -238,6 +257,12 @@ fn is_read_only(mount: &Mount) -> bool {
     let last =
         options.iter().rev().find(|option| matches!(option.as_str(), "ro" | "rw" | "rro" | "rrw"));
     last.is_some_and(|option| matches!(option.as_str(), "ro" | "rro"))
+}
+
+/// Whether a bind mount receives what is mounted in its source later (mount_namespaces(7)).
+fn follows_host(mount: &Mount) -> bool {
+    let options = mount.options().as_deref().unwrap_or_default();
+    options.iter().any(|option| matches!(option.as_str(), "slave" | "rslave"))
 }
 
 fn refuse(message: String) -> NoReply {

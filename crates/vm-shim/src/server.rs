@@ -61,6 +61,14 @@ pub struct Client {
 }
 
 impl Client {
+    /// The process at the other end (`SO_PEERCRED`, unix(7)).
+    pub fn pid(&self) -> anyhow::Result<u32> {
+        let socket: &UnixStream = self.writer.as_ref();
+        let credentials = socket.peer_cred().context("cannot tell who the client is")?;
+        let pid = credentials.pid().and_then(|pid| u32::try_from(pid).ok());
+        pid.context("the client has no pid here")
+    }
+
     /// Sends one message, with descriptors attached to its first byte.
     pub async fn send<T: serde::Serialize>(
         &mut self,
@@ -107,6 +115,7 @@ async fn converse(
             tracing::info!(container = %id, "deleting a container");
             answer(pod.delete(&id).await)
         }
+        Request::StandIns(id) => Reply::StandIns(pod.stand_ins(&id)),
         Request::Attach(process) => return attach::run(client, pod.clone(), process).await,
         Request::Guest(request) => answer(pod.forward(request).await),
         Request::SyncNetwork => answer(pod.sync_network().await),

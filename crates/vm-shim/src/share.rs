@@ -4,15 +4,16 @@
 //! ```text
 //! /            tmpfs, the shim's root, in a mount namespace of its own
 //! /share       tmpfs, shared with the virtiofs daemon's namespace, where it is read-only
-//! /share/<n>/rootfs        a container's root file system
-//! /share/<n>/mounts/<i>    the source of its i-th shared mount
+//! /share/<n>   a container's root file system, or a source of bind mounts
 //! ```
 //!
 //! Nothing of this is on the host: the trees come as detached mounts, and with the shim's
 //! namespace everything is gone, however the shim ends.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::{Rc, Weak};
 
 use anyhow::{Context, bail, ensure};
 use nix::sched::CloneFlags;
@@ -22,7 +23,7 @@ use rustix::mount::{
     mount_remount, move_mount, unmount,
 };
 
-use crate::detached::{make_private, make_read_only};
+use crate::detached::{make_follower, make_private, make_read_only};
 
 /// Where the tree is once [`Namespace::close`] has been called.
 const SHARE: &str = "/share";
@@ -82,7 +83,7 @@ impl Namespace {
             Mode::empty(),
         )
         .context("cannot open the share tree")?;
-        Ok(ShareTree { share, next: 1 })
+        Ok(ShareTree { share, next: 1, volumes: HashMap::new() })
     }
 }
 
@@ -91,6 +92,8 @@ impl Namespace {
 pub struct ShareTree {
     share: OwnedFd,
     next: u64,
+    /// What more than one container can use.
+    volumes: HashMap<Origin, Weak<Share>>,
 }
 
 /// A tree to be shared.
@@ -100,126 +103,165 @@ pub struct Tree {
     pub mount: OwnedFd,
     /// Whether the guest may only read it.
     pub read_only: bool,
+    /// Whether what the host mounts in it later is seen in the guest too.
+    pub follows_host: bool,
+    /// Whether nothing else is mounted in it.
+    pub alone: bool,
+}
+
+/// Which files a tree shows, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Origin {
+    device: u64,
+    inode: u64,
+    /// Whether it is read-only, may hold devices, and so on (`f_flag`, statvfs(3)).
+    flags: u64,
+    read_only: bool,
 }
 
 impl ShareTree {
     /// Shares a container's trees: its root file system and its mounts' sources. Undone when the
     /// result is dropped, and if anything fails.
+    ///
+    /// A source that another container uses already is shared only once. In the guest it is one
+    /// file system then, so that locks, shared memory, sockets and pipes in it work between them.
     pub fn attach(&mut self, rootfs: Tree, mounts: Vec<Tree>) -> anyhow::Result<Shared> {
+        let rootfs = Rc::new(self.mount(rootfs).context("cannot share the root file system")?);
+        let mounts = mounts.into_iter().enumerate().map(|(index, tree)| {
+            self.volume(tree).with_context(|| format!("cannot share bind mount {}", index + 1))
+        });
+        Ok(Shared { mounts: mounts.collect::<anyhow::Result<_>>()?, rootfs })
+    }
+
+    /// A volume that is shared already, or a new one.
+    fn volume(&mut self, tree: Tree) -> anyhow::Result<Rc<Share>> {
+        self.volumes.retain(|_, volume| volume.strong_count() > 0);
+        if !tree.alone || tree.follows_host {
+            return Ok(Rc::new(self.mount(tree)?));
+        }
+        let origin = tree.origin()?;
+        // Where the pod may write anyway, the guest holds a container that only reads to that.
+        let known = [Origin { read_only: false, ..origin }, origin];
+        if let Some(volume) = known.iter().find_map(|o| self.volumes.get(o).and_then(Weak::upgrade))
+        {
+            return Ok(volume);
+        }
+        let volume = Rc::new(self.mount(tree)?);
+        self.volumes.insert(origin, Rc::downgrade(&volume));
+        Ok(volume)
+    }
+
+    /// Mounts a tree in the share tree.
+    fn mount(&mut self, tree: Tree) -> anyhow::Result<Share> {
+        let mount = tree.mount.as_fd();
+        if tree.follows_host { make_follower(mount) } else { make_private(mount) }
+            .context("cannot make it a mount of its own")?;
+        if tree.read_only {
+            // The guest isn't trusted to keep it so. Done before it is attached, because the
+            // virtiofs daemon gets a copy of the mount as it is then.
+            make_read_only(mount).context("cannot make it read-only")?;
+        }
+        let stat = rustix::fs::fstat(mount).context("cannot examine it")?;
         let name = self.next.to_string();
         self.next += 1;
-        let mut shared = Shared { name, count: mounts.len(), points: vec![] };
-        let dir = shared.make_dir(self.share.as_fd(), "")?;
-        shared.mount(dir.as_fd(), "rootfs", rootfs)?;
-        let dir = shared.make_dir(dir.as_fd(), "mounts")?;
-        for (index, tree) in mounts.into_iter().enumerate() {
-            shared.mount(dir.as_fd(), &format!("mounts/{index}"), tree)?;
-        }
-        Ok(shared)
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let (mut share, point) = Share::make_point(self.share.as_fd(), name, kind)?;
+        let flags =
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(mount, "", &point, "", flags).context("cannot attach it to the share tree")?;
+        share.mounted = true;
+        Ok(share)
+    }
+}
+
+impl Tree {
+    fn origin(&self) -> anyhow::Result<Origin> {
+        let stat = rustix::fs::fstat(&self.mount).context("cannot examine it")?;
+        let mount = rustix::fs::fstatvfs(&self.mount).context("cannot examine its mount")?;
+        Ok(Origin {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            flags: mount.f_flag.bits(),
+            read_only: self.read_only,
+        })
     }
 }
 
 /// A container's shared trees.
 #[derive(Debug)]
 pub struct Shared {
-    name: String,
-    count: usize,
-    /// What was made in the share tree, in order.
-    points: Vec<Point>,
-}
-
-#[derive(Debug)]
-struct Point {
-    path: PathBuf,
-    directory: bool,
-    mounted: bool,
+    rootfs: Rc<Share>,
+    mounts: Vec<Rc<Share>>,
 }
 
 impl Shared {
     /// Where the guest sees the root file system.
     pub fn guest_rootfs(&self) -> PathBuf {
-        Path::new(runhcs_protocol::GUEST_SHARE).join(&self.name).join("rootfs")
+        self.rootfs.guest_path()
     }
 
     /// Where the guest sees the source of each shared mount.
     pub fn guest_mounts(&self) -> impl Iterator<Item = PathBuf> + '_ {
-        let dir = Path::new(runhcs_protocol::GUEST_SHARE).join(&self.name).join("mounts");
-        (0..self.count).map(move |index| dir.join(index.to_string()))
-    }
-
-    /// Makes the container's directory (`name` is empty) or one below it, and opens it.
-    fn make_dir(&mut self, parent: BorrowedFd<'_>, name: &str) -> anyhow::Result<OwnedFd> {
-        let file_name = match name.rsplit('/').next() {
-            Some(file_name) if !file_name.is_empty() => file_name,
-            _ => &self.name,
-        };
-        let context = || format!("cannot make {file_name} in the share tree");
-        rustix::fs::mkdirat(parent, file_name, Mode::from_raw_mode(0o755)).with_context(context)?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let dir =
-            rustix::fs::openat(parent, file_name, flags, Mode::empty()).with_context(context)?;
-        self.made(name, true);
-        Ok(dir)
-    }
-
-    fn make_file(&mut self, parent: BorrowedFd<'_>, path: &str) -> anyhow::Result<OwnedFd> {
-        let file_name = path.rsplit('/').next().unwrap_or(path);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(parent, file_name, flags, Mode::from_raw_mode(0o644))
-            .with_context(|| format!("cannot make {file_name} in the share tree"))?;
-        self.made(path, false);
-        Ok(file)
-    }
-
-    fn made(&mut self, name: &str, directory: bool) {
-        let path = Path::new(SHARE).join(&self.name).join(name);
-        self.points.push(Point { path, directory, mounted: false });
-    }
-
-    /// Mounts a tree as `name` in the container's directory `dir`.
-    fn mount(&mut self, dir: BorrowedFd<'_>, name: &str, tree: Tree) -> anyhow::Result<()> {
-        make_private(tree.mount.as_fd())
-            .with_context(|| format!("cannot make {name} a mount of its own"))?;
-        if tree.read_only {
-            // The guest isn't trusted to keep it so. Done before it is attached, because the
-            // virtiofs daemon gets a copy of the mount as it is then.
-            make_read_only(tree.mount.as_fd())
-                .with_context(|| format!("cannot make {name} read-only"))?;
-        }
-        let stat = rustix::fs::fstat(&tree.mount).context("cannot examine a tree to be shared")?;
-        let point = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => self.make_dir(dir, name)?,
-            FileType::RegularFile => self.make_file(dir, name)?,
-            // The guest would find a socket or a pipe there that nobody in the guest is behind.
-            kind => bail!("a {kind:?} can't be shared with a VM; a file or a directory can"),
-        };
-        let flags =
-            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-        move_mount(&tree.mount, "", &point, "", flags)
-            .with_context(|| format!("cannot attach {name} to the share tree"))?;
-        let Some(last) = self.points.last_mut() else { bail!("{name} has no mount point") };
-        last.mounted = true;
-        Ok(())
-    }
-
-    fn detach(&mut self) -> anyhow::Result<()> {
-        while let Some(Point { path, directory, mounted }) = self.points.pop() {
-            if mounted {
-                // The virtiofs daemon may still hold files in it for the guest.
-                unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
-                    .with_context(|| format!("cannot unmount {}", path.display()))?;
-            }
-            // One by one and never recursively: these are mount points of somebody's files.
-            if directory { std::fs::remove_dir(&path) } else { std::fs::remove_file(&path) }
-                .with_context(|| format!("cannot remove {}", path.display()))?;
-        }
-        Ok(())
+        self.mounts.iter().map(|share| share.guest_path())
     }
 }
 
-impl Drop for Shared {
+/// One mount in the share tree.
+#[derive(Debug)]
+struct Share {
+    name: String,
+    directory: bool,
+    mounted: bool,
+}
+
+impl Share {
+    /// Makes a mount point for a file of some kind, and opens it.
+    fn make_point(
+        share: BorrowedFd<'_>,
+        name: String,
+        kind: FileType,
+    ) -> anyhow::Result<(Self, OwnedFd)> {
+        let context = || format!("cannot make {name} in the share tree");
+        let directory = match kind {
+            FileType::Directory => true,
+            FileType::RegularFile => false,
+            // The guest would find a socket or a pipe there that nobody in the guest is behind.
+            kind => bail!("a {kind:?} can't be shared with a VM; a file or a directory can"),
+        };
+        if directory {
+            let mode = Mode::from_raw_mode(0o755);
+            rustix::fs::mkdirat(share, &name, mode).with_context(context)?;
+        } else {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            rustix::fs::openat(share, &name, flags, Mode::from_raw_mode(0o644))
+                .with_context(context)?;
+        }
+        let made = Self { name: name.clone(), directory, mounted: false };
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let point = rustix::fs::openat(share, &name, flags, Mode::empty()).with_context(context)?;
+        Ok((made, point))
+    }
+
+    fn guest_path(&self) -> PathBuf {
+        Path::new(runhcs_protocol::GUEST_SHARE).join(&self.name)
+    }
+
+    fn remove(&self) -> anyhow::Result<()> {
+        let path = Path::new(SHARE).join(&self.name);
+        if self.mounted {
+            // The virtiofs daemon may still hold files in it for the guest.
+            unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+                .with_context(|| format!("cannot unmount {}", path.display()))?;
+        }
+        // Never recursively: this was the mount point of somebody's files.
+        if self.directory { std::fs::remove_dir(&path) } else { std::fs::remove_file(&path) }
+            .with_context(|| format!("cannot remove {}", path.display()))
+    }
+}
+
+impl Drop for Share {
     fn drop(&mut self) {
-        if let Err(error) = self.detach() {
+        if let Err(error) = self.remove() {
             tracing::warn!(error = format!("{error:#}"), "a share was not wholly removed");
         }
     }

@@ -9,23 +9,30 @@ use crate::cli::{ListFormat, PsArgs, split_id};
 use crate::existing::Existing;
 use crate::globals::Globals;
 
-/// Prints a container's processes: as pids, or as ps(1) shows them.
+mod guest;
+
+/// Prints a container's processes: as ps(1) shows them, with the guest's pids if they are in a VM, or
+/// as pids of this host.
 pub fn run(globals: &Globals, args: &PsArgs) -> Result<u8> {
     let (id, options) = split_id(&args.operands)?;
     let (_, existing) = Existing::find(&globals.store, &id)?;
-    let pids = existing.require()?.processes()?;
-    let text = if args.format == ListFormat::Json {
-        format!("{}\n", serde_json::to_string(&pids)?)
-    } else if existing.vm_container().is_some() {
-        if !options.is_empty() {
-            bail!(
-                "ps options can't be used with a container in a VM: its processes are not this host's"
-            );
+    let mut pids = existing.require()?.processes()?;
+    let json = args.format == ListFormat::Json;
+    if let Some(container) = existing.vm_container() {
+        if json {
+            // A program takes pids for this host's. Of the guest's processes those have one that
+            // a container shim stands for.
+            let stand_ins = container.vm.stand_ins(&container.id)?;
+            let alive = stand_ins.iter().filter(|stand_in| pids.contains(&stand_in.guest_pid));
+            pids = alive.map(|stand_in| stand_in.pid).collect();
+        } else {
+            let table = container.process_table()?;
+            pids = table.processes.iter().map(|process| process.pid).collect();
+            guest::enter(&table)?;
         }
-        // Pids of the guest.
-        std::iter::once("PID".to_owned())
-            .chain(pids.iter().map(u32::to_string))
-            .fold(String::new(), |text, line| text + &line + "\n")
+    }
+    let text = if json {
+        format!("{}\n", serde_json::to_string(&pids)?)
     } else {
         filter(&ps(options)?, &pids)?
     };
@@ -34,6 +41,8 @@ pub fn run(globals: &Globals, args: &PsArgs) -> Result<u8> {
 }
 
 fn ps(options: &[String]) -> Result<String> {
+    // As with runc, `--` may come before them.
+    let options = options.strip_prefix(&["--".to_owned()]).unwrap_or(options);
     let default = ["-ef".to_owned()];
     let options = if options.is_empty() { &default } else { options };
     let output = Command::new("ps").args(options).output().context("run ps")?;
