@@ -11,13 +11,14 @@ use crate::channel::Channel;
 use crate::error::Context;
 use crate::plan::Plan;
 use crate::scheduling::{MemoryPolicy, Personality};
-use crate::{barrier, namespaces, network, proc, program, rootfs, terminal};
+use crate::spawn::Joined;
+use crate::{barrier, ids, namespaces, network, proc, program, rootfs, terminal};
 
 /// What init inherits from the creating process.
 pub(crate) struct Inherited {
     pub channel: Channel,
     pub fifo: OwnedFd,
-    pub joined: Vec<(i32, &'static str, OwnedFd)>,
+    pub joined: Joined,
     pub entrances: Entrances,
 }
 
@@ -67,15 +68,16 @@ fn set_up(plan: &mut Plan<'_>, inherited: &mut Inherited) -> Result<std::ffi::CS
         inherited.channel.go(0)?;
     }
     for (flag, name, namespace) in &inherited.joined {
-        if *flag != libc::CLONE_NEWPID {
-            namespaces::join(*flag, name, namespace)?;
-        }
+        namespaces::join(*flag, name, namespace)?;
     }
     // Meanwhile the creating process writes the id mappings and runs the hooks that want them and
     // the control groups.
     let pid = inherited.channel.wait()?;
     if plan.namespaces.has(libc::CLONE_NEWUSER) {
         become_root()?;
+    }
+    if !plan.may_mknod {
+        plan.credentials.may_set_groups = ids::may_set_groups();
     }
     // The runtime's own memory and descriptors are nobody's business (CVE-2019-5736).
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
@@ -89,8 +91,7 @@ fn set_up(plan: &mut Plan<'_>, inherited: &mut Inherited) -> Result<std::ffi::CS
         network::loopback_up()?;
     }
     set_names(plan)?;
-    let may_mknod = !plan.namespaces.has(libc::CLONE_NEWUSER);
-    let root = plan.root.assemble(&plan.cgroup, may_mknod)?;
+    let root = plan.root.assemble(&plan.cgroup, plan.may_mknod)?;
     let hooks = plan.options.spec.hooks().as_ref().and_then(|h| h.create_container().as_ref());
     plan.subject.run("createContainer", hooks, Status::Creating, Some(pid))?;
     write_kernel_settings(plan)?;
@@ -152,9 +153,6 @@ fn set_names(plan: &Plan<'_>) -> Result<()> {
 
 /// Settings by way of procfs, which is still the caller's own.
 fn write_kernel_settings(plan: &Plan<'_>) -> Result<()> {
-    if let Some(score) = plan.process.oom_score_adj() {
-        proc::write(Path::new("self/oom_score_adj"), &score.to_string())?;
-    }
     let linux = plan.options.spec.linux().as_ref();
     for (name, value) in linux.and_then(|linux| linux.sysctl().as_ref()).into_iter().flatten() {
         let path = Path::new("sys").join(name.replace('.', "/"));

@@ -27,7 +27,7 @@ pub(crate) struct PlannedMount<'a> {
 }
 
 /// Where a mount's files come from.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Kind<'a> {
     /// Another place of the caller's mount namespace.
     Bind { source: &'a Path, bind: Bind },

@@ -15,7 +15,7 @@ use super::place::{Place, Question};
 use super::transaction::Transaction;
 use crate::cli::CreateArgs;
 use crate::existing::{Existing, Main, value, vm_of};
-use crate::globals::Globals;
+use crate::globals::{Globals, is_privileged};
 use crate::guest_spec::{GuestSpec, PodView};
 use crate::progress::Progress;
 use crate::{logging, pid_file, shim, terminal};
@@ -52,6 +52,9 @@ pub fn create(globals: &Globals, args: &CreateArgs) -> Result<Created> {
         Place::decide(&question, |id| find_record(globals, id))
     })?;
     if let Some(vm) = &place.vm {
+        if !is_privileged() {
+            bail!("VM isolation needs root: ordinary users can have process isolation only");
+        }
         logging::about_vm(&vm.host_id);
     }
     let record = record(globals, id, &unique_id, &bundle, &place);
@@ -64,7 +67,7 @@ pub fn create(globals: &Globals, args: &CreateArgs) -> Result<Created> {
     entry.put(value::CONFIG, &bundle.spec)?;
 
     let created = match &place.vm {
-        None => create_process(&mut flow, args, &entry, &bundle)?,
+        None => create_process(&mut flow, globals, args, &entry, &bundle)?,
         Some(vm) => {
             if let (true, Some(netns)) = (record.is_sandbox(), &record.netns) {
                 let config =
@@ -105,6 +108,7 @@ pub fn create(globals: &Globals, args: &CreateArgs) -> Result<Created> {
 /// Creates the container on this host.
 fn create_process(
     flow: &mut Transaction,
+    globals: &Globals,
     args: &CreateArgs,
     entry: &Rc<Locked>,
     bundle: &Bundle,
@@ -121,6 +125,7 @@ fn create_process(
             preserve_fds: args.preserve_fds,
             no_pivot: args.no_pivot,
             no_new_keyring: args.no_new_keyring,
+            rootless: globals.rootless(),
         })?)
     })?;
     let resources = plan.resources().clone();
