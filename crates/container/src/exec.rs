@@ -136,12 +136,11 @@ impl Preparation<'_> {
         }
         self.affinity.begin()?;
         self.entrances.enter()?;
-        match process.oom_score_adj() {
-            Some(score) => {
-                proc::write(std::path::Path::new("self/oom_score_adj"), &score.to_string())
-            }
-            None => Ok(()),
+        if let Some(score) = process.oom_score_adj() {
+            proc::write(std::path::Path::new("self/oom_score_adj"), &score.to_string())?;
         }
+        // Before the container can see this process (CVE-2016-9962).
+        crate::init::hide()
     }
 
     /// Becomes the program; returns only what kept it from that.
@@ -166,9 +165,6 @@ impl Preparation<'_> {
     ) -> Result<std::ffi::CString> {
         channel.wait()?;
         self.affinity.end()?;
-        // Before the container can see this process (CVE-2016-9962).
-        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-            .context(|| "hide the process from the container".into())?;
         for (flag, name, namespace) in joined {
             namespaces::join(*flag, name, namespace)?;
         }
@@ -216,7 +212,15 @@ fn differing_namespaces(init: &Init) -> Result<Joined> {
             Err(rustix::io::Errno::NOENT) => continue,
             other => other.context(what)?,
         };
-        if identity(&theirs).context(what)? == own {
+        let identity = match identity(&theirs) {
+            Err(rustix::io::Errno::ACCESS) => {
+                let why = "an ordinary user can enter a container only once it has been started; \
+                           until then its process is hidden";
+                return Err(Error::failed(what(), why));
+            }
+            other => other.context(what)?,
+        };
+        if identity == own {
             continue;
         }
         let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;

@@ -79,9 +79,7 @@ fn set_up(plan: &mut Plan<'_>, inherited: &mut Inherited) -> Result<std::ffi::CS
     if !plan.may_mknod {
         plan.credentials.may_set_groups = ids::may_set_groups();
     }
-    // The runtime's own memory and descriptors are nobody's business (CVE-2019-5736).
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-        .context(|| "hide the process from the container".into())?;
+    hide()?;
     rustix::process::setsid().context(|| "start a session".into())?;
     if plan.namespaces.is_new(libc::CLONE_NEWCGROUP) {
         // After the move, so that the container's own group is its root (cgroup_namespaces(7)).
@@ -127,6 +125,12 @@ fn begin(plan: &Plan<'_>) -> Result<()> {
         Some(filter) => filter.load(),
         None => Ok(()),
     }
+}
+
+/// The runtime's own memory and descriptors are nobody's business (CVE-2019-5736).
+pub(crate) fn hide() -> Result<()> {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .context(|| "hide the process from the container".into())
 }
 
 /// In a new user namespace one begins as nobody.

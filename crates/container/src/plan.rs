@@ -195,8 +195,9 @@ impl<'a> Plan<'a> {
         let flags = self.namespaces.clone_flags();
         let own_time_namespace = self.namespaces.new_time_namespace()?;
         // SAFETY: the engine and its callers start no thread before this point.
-        let side =
-            unsafe { spawn(&mut joined, flags, target.as_ref().map(AsFd::as_fd), || Ok(())) }?;
+        let side = unsafe {
+            spawn(&mut joined, flags, target.as_ref().map(AsFd::as_fd), || self.begin())
+        }?;
         let pid = match side {
             Side::Child => {
                 drop(channel);
@@ -212,14 +213,33 @@ impl<'a> Plan<'a> {
         Ok(process)
     }
 
+    fn joins_user_namespace(&self) -> bool {
+        self.id_maps.is_none() && self.namespaces.has(libc::CLONE_NEWUSER)
+    }
+
+    /// What is done before an existing user namespace is joined, where others could look at the
+    /// process (CVE-2016-9962).
+    fn begin(&self) -> Result<()> {
+        if !self.joins_user_namespace() {
+            return Ok(());
+        }
+        self.set_oom_score("self")?;
+        init::hide()
+    }
+
+    fn set_oom_score(&self, process: &str) -> Result<()> {
+        let Some(score) = self.process.oom_score_adj() else { return Ok(()) };
+        proc::write(&Path::new(process).join("oom_score_adj"), &score.to_string())
+            .context(|| "process.oomScoreAdj".into())
+    }
+
     /// The creating side's part while init sets up the container.
     fn supervise(&self, mut channel: Channel, pid: u32) -> Result<()> {
         self.id_maps.as_ref().map_or(Ok(()), |maps| maps.write(pid))?;
-        if let Some(score) = self.process.oom_score_adj() {
+        if !self.joins_user_namespace() {
             // From here: init's own privilege ends with its user namespace, and its files in
             // procfs are out of its reach once it hides itself.
-            proc::write(&Path::new(&pid.to_string()).join("oom_score_adj"), &score.to_string())
-                .context(|| "process.oomScoreAdj".into())?;
+            self.set_oom_score(&pid.to_string())?;
         }
         if self.has_early_hooks() {
             // They find init in its control groups.

@@ -2,8 +2,9 @@
 //!
 //! Most containers are cloned directly. User namespaces need a process in between: what an
 //! ordinary user may join is owned by the user namespace to be joined, which takes the process
-//! that joins it away from the caller's for good; and what is joined beside a *new* user namespace
-//! has to be joined before that is made, because it belongs to another.
+//! that joins it away from the caller's for good; what is joined beside a *new* user namespace has
+//! to be joined before that is made, because it belongs to another; and from within a user
+//! namespace there is no way back to a pid namespace outside of it.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -13,7 +14,7 @@ use rustix::process::{Pid, WaitOptions, geteuid, waitpid};
 use crate::channel::Channel;
 use crate::clone::{Side, clone, clone_sibling};
 use crate::error::Context;
-use crate::{init, namespaces};
+use crate::{ids, init, namespaces};
 
 /// Namespaces to join: the flag of clone(2), the kind's name, the namespace.
 pub(crate) type Joined = Vec<(i32, &'static str, OwnedFd)>;
@@ -31,9 +32,10 @@ pub(crate) unsafe fn spawn(
     cgroup: Option<BorrowedFd<'_>>,
     first: impl FnOnce() -> Result<()>,
 ) -> Result<Side> {
-    let has_user = joined.iter().any(|(flag, ..)| *flag == libc::CLONE_NEWUSER);
-    let between = (has_user && (new != 0 || !geteuid().is_root()))
-        || (new & libc::CLONE_NEWUSER != 0 && !joined.is_empty());
+    let joins = |kind: i32| joined.iter().any(|(flag, ..)| *flag == kind);
+    let between = (joins(libc::CLONE_NEWUSER) && (new != 0 || !geteuid().is_root()))
+        || (new & libc::CLONE_NEWUSER != 0 && !joined.is_empty())
+        || (joins(libc::CLONE_NEWPID) && ids::in_user_namespace());
     if !between {
         let own = join_pid_namespace(joined)?;
         // SAFETY: the caller has one thread only.

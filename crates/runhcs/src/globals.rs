@@ -76,8 +76,8 @@ fn default_root() -> anyhow::Result<PathBuf> {
     let private = variable("XDG_RUNTIME_DIR").map(PathBuf::from);
     let uid = rustix::process::geteuid();
     if uid.is_root() {
-        // As runc has it: a container's root has no user's name.
-        let of_a_user = variable("USER").is_some_and(|name| name != "root");
+        // As runc has it: the name of a user namespace's own root, as in a container, is root.
+        let of_a_user = variable("USER").is_none_or(|name| name != "root");
         let private = private.filter(|_| of_a_user && runhcs_container::in_user_namespace());
         return Ok(private.map_or(system, |directory| directory.join("runhcs")));
     }
