@@ -5,6 +5,7 @@ mod bundle;
 mod leaks;
 mod network;
 mod terminal;
+mod user;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 pub use bundle::Bundle;
 pub use network::{Netns, Server};
 pub use terminal::{ConsoleSocket, read_until, type_in};
+pub use user::User;
 
 /// How the containers of a test are isolated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use crate::plan::{Child, expect};
 use crate::program::{self, Program};
 use crate::scheduling::{Affinity, Personality, Scheduling};
 use crate::seccomp::Filter;
-use crate::spawn::{Joined, spawn};
+use crate::spawn::{Joined, join_all, spawn};
 use crate::{Init, Stdio, ids, namespaces, proc, terminal};
 
 /// A further process for a container.
@@ -165,12 +165,7 @@ impl Preparation<'_> {
     ) -> Result<std::ffi::CString> {
         channel.wait()?;
         self.affinity.end()?;
-        for (flag, name, namespace) in joined {
-            namespaces::join(*flag, name, namespace)?;
-        }
-        if joined.iter().any(|(flag, ..)| *flag == libc::CLONE_NEWUSER) {
-            crate::init::become_root()?;
-        }
+        join_all(joined)?;
         if ids::in_user_namespace() {
             self.credentials.may_set_groups = ids::may_set_groups();
         }

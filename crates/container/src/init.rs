@@ -11,7 +11,7 @@ use crate::channel::Channel;
 use crate::error::Context;
 use crate::plan::Plan;
 use crate::scheduling::{MemoryPolicy, Personality};
-use crate::spawn::Joined;
+use crate::spawn::{Joined, join_all};
 use crate::{barrier, ids, namespaces, network, proc, program, rootfs, terminal};
 
 /// What init inherits from the creating process.
@@ -67,9 +67,7 @@ fn set_up(plan: &mut Plan<'_>, inherited: &mut Inherited) -> Result<std::ffi::CS
     if plan.has_early_hooks() {
         inherited.channel.go(0)?;
     }
-    for (flag, name, namespace) in &inherited.joined {
-        namespaces::join(*flag, name, namespace)?;
-    }
+    join_all(&inherited.joined)?;
     // Meanwhile the creating process writes the id mappings and runs the hooks that want them and
     // the control groups.
     let pid = inherited.channel.wait()?;

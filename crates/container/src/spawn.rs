@@ -79,9 +79,9 @@ fn what() -> String {
     "clone the container's process".into()
 }
 
-/// Joins everything: what takes the caller's privilege first, then the user namespace, then what
-/// that one owns.
-fn join_all(joined: &Joined) -> Result<()> {
+/// Joins everything: what takes the caller's privilege first, then the user namespace, as root of
+/// it, then what that one owns.
+pub(crate) fn join_all(joined: &Joined) -> Result<()> {
     let (user, others): (Vec<_>, Vec<_>) =
         joined.iter().partition(|(flag, ..)| *flag == libc::CLONE_NEWUSER);
     let mut later = Vec::new();

@@ -96,7 +96,7 @@ impl Device {
     pub(crate) fn make(&self, root: &Root, may_mknod: bool) -> Result<()> {
         let what = || format!("make device {} in the container", self.path.display());
         if !may_mknod && self.kind != FileType::Fifo {
-            let tree = clone_tree(&self.path, Bind::Shallow)?;
+            let tree = clone_tree(&self.path, Bind::Shallow).context(what)?;
             let stat = rustix::fs::fstat(&tree).context(what)?;
             if !self.is(&stat) {
                 let why = "the host has something else at this path, and devices can't be made in \
