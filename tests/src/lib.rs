@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 pub use bundle::Bundle;
 pub use network::{Netns, Server};
-pub use terminal::{ConsoleSocket, read_until, type_in};
+pub use terminal::{ConsoleSocket, Session, read_until, type_in};
 pub use user::User;
 
 /// How the containers of a test are isolated.
