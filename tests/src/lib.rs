@@ -9,6 +9,7 @@ mod network;
 pub mod podman;
 mod runtime;
 mod terminal;
+mod user;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,8 @@ use std::time::{Duration, Instant};
 pub use bundle::Bundle;
 pub use host::Host;
 pub use network::{Netns, Server};
-pub use terminal::{ConsoleSocket, read_until, type_in};
+pub use terminal::{ConsoleSocket, Session, read_until, type_in};
+pub use user::User;
 
 /// How the containers of a test are isolated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -63,3 +63,59 @@ pub fn read_until(master: &mut std::fs::File, text: &str) -> String {
 pub fn type_in(master: &mut std::fs::File, text: &str) {
     master.write_all(text.as_bytes()).unwrap();
 }
+
+/// A terminal of the test's own, as a person has one, with a command that runs in it.
+#[derive(Debug)]
+pub struct Session {
+    /// What the person sees and types into.
+    pub master: std::fs::File,
+    slave: OwnedFd,
+    /// The command.
+    pub child: std::process::Child,
+}
+
+impl Session {
+    /// Starts a command as the leader of a terminal of this size, in rows and columns.
+    pub fn start(mut command: std::process::Command, (rows, columns): (u16, u16)) -> Self {
+        use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+        use std::os::unix::process::CommandExt;
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).unwrap();
+        unlockpt(&master).unwrap();
+        let slave = ioctl_tiocgptpeer(&master, flags).unwrap();
+        command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap());
+        command.stderr(slave.try_clone().unwrap());
+        // SAFETY: only system calls that are allowed between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                rustix::process::setsid()?;
+                Ok(rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?)
+            });
+        }
+        let mut session = Self { master: master.into(), slave, child: command.spawn().unwrap() };
+        session.resize(rows, columns);
+        session
+    }
+
+    /// Changes the terminal's size, of which the command is told.
+    pub fn resize(&mut self, rows: u16, columns: u16) {
+        let size =
+            rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&self.master, size).unwrap();
+    }
+
+    /// Whether the terminal is in raw mode.
+    pub fn is_raw(&self) -> bool {
+        let mode = rustix::termios::tcgetattr(&self.slave).unwrap();
+        !mode
+            .local_modes
+            .intersects(rustix::termios::LocalModes::ICANON | rustix::termios::LocalModes::ECHO)
+    }
+
+    /// Waits for the command's end; its exit code, or 128 plus the signal that ended it.
+    pub fn wait(&mut self) -> i32 {
+        use std::os::unix::process::ExitStatusExt;
+        let status = self.child.wait().unwrap();
+        status.code().unwrap_or_else(|| 128 + status.signal().unwrap())
+    }
+}

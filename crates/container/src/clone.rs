@@ -24,6 +24,7 @@ struct CloneArgs {
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Where the caller of [`clone`] finds itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     Parent { pid: u32 },
     Child,
@@ -44,10 +45,29 @@ pub(crate) unsafe fn clone(namespaces: i32, cgroup: Option<BorrowedFd<'_>>) -> i
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = cgroup.as_raw_fd() as u64;
     }
+    // SAFETY: the caller has one thread only.
+    unsafe { call(&arguments) }
+}
+
+/// Forks, with new namespaces, on behalf of the caller's parent: the new process is the parent's
+/// child, and ends with the signal that the caller would end with.
+///
+/// # Safety
+/// As [`clone`].
+pub(crate) unsafe fn clone_sibling(namespaces: i32) -> io::Result<Side> {
+    // With CLONE_PARENT the kernel takes the caller's own exit signal and accepts no other.
+    let flags = namespaces as u32 as u64 | libc::CLONE_PARENT as u64;
+    // SAFETY: the caller has one thread only.
+    unsafe { call(&CloneArgs { flags, ..CloneArgs::default() }) }
+}
+
+/// # Safety
+/// As [`clone`].
+unsafe fn call(arguments: &CloneArgs) -> io::Result<Side> {
     // SAFETY: without CLONE_VM and without a stack of its own the child goes on with a copy of
     // this one, as with fork(2); the arguments hold no pointers.
     let pid = unsafe {
-        libc::syscall(libc::SYS_clone3, std::ptr::from_ref(&arguments), size_of::<CloneArgs>())
+        libc::syscall(libc::SYS_clone3, std::ptr::from_ref(arguments), size_of::<CloneArgs>())
     };
     match pid {
         -1 => Err(io::Error::last_os_error()),

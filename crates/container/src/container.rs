@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use runhcs_compute::{ComputeSystem, Error, Result, Scope, Signal, Status};
 
-use crate::cgroups::Cgroup;
+use crate::cgroups::{Cgroup, CgroupPaths};
 use crate::error::Context;
 use crate::hooks::HookPoint;
 use crate::plan::{Resources, expect};
@@ -26,6 +26,15 @@ pub struct Container {
 impl Container {
     pub(crate) fn cgroup(&self) -> Cgroup {
         Cgroup(self.resources.cgroups.clone())
+    }
+
+    /// Its processes, by its control groups; without any, by its pid namespace.
+    fn all_processes(&self) -> Result<Vec<u32>> {
+        match (&self.resources.cgroups, &self.init) {
+            (CgroupPaths::None, Some(init)) => proc::in_pid_namespace_of(init)
+                .context(|| format!("list the processes of container {}", self.resources.id)),
+            _ => self.cgroup().processes(),
+        }
     }
 
     /// Kills every process in the container's control groups, and init, and waits until they are
@@ -84,7 +93,7 @@ impl Container {
         let was_frozen = cgroup.is_frozen()?;
         // Without a freezer a fork may be missed; there is no better way then.
         let freezes = !was_frozen && cgroup.freeze(true).is_ok();
-        let sent = cgroup.processes()?.into_iter().try_for_each(|pid| match proc::pidfd(pid) {
+        let sent = self.all_processes()?.into_iter().try_for_each(|pid| match proc::pidfd(pid) {
             Ok(pidfd) => proc::send(&pidfd, signal),
             Err(_) => Ok(()),
         });
@@ -149,7 +158,7 @@ impl ComputeSystem for Container {
     }
 
     fn processes(&self) -> Result<Vec<u32>> {
-        self.cgroup().processes()
+        self.all_processes()
     }
 
     fn delete(&self) -> Result<()> {

@@ -7,7 +7,7 @@ use runhcs_compute::{ComputeSystem, Error, Result, Status};
 
 use crate::cgroups::Entrances;
 use crate::channel::Channel;
-use crate::clone::{Side, clone};
+use crate::clone::Side;
 use crate::container::Container;
 use crate::credentials::Credentials;
 use crate::error::{Context, invalid};
@@ -15,7 +15,8 @@ use crate::plan::{Child, expect};
 use crate::program::{self, Program};
 use crate::scheduling::{Affinity, Personality, Scheduling};
 use crate::seccomp::Filter;
-use crate::{Init, Stdio, namespaces, proc, terminal};
+use crate::spawn::{Joined, join_all, spawn};
+use crate::{Init, Stdio, ids, namespaces, proc, terminal};
 
 /// A further process for a container.
 #[derive(Debug)]
@@ -69,7 +70,7 @@ impl Container {
         let personality = personality.map(Personality::new).transpose()?;
         let filter = linux.and_then(|l| l.seccomp().as_ref()).map(Filter::new).transpose()?;
         let program = Program::new(options.process, options.preserve_fds)?;
-        let joined = differing_namespaces(&init)?;
+        let mut joined = differing_namespaces(&init)?;
         if init.open()?.is_none() {
             // Otherwise the namespaces just opened might be a stranger's.
             return Err(Error::InvalidStatus {
@@ -82,24 +83,32 @@ impl Container {
         let cgroup = self.cgroup();
         let target = cgroup.clone_target()?;
         let entrances = cgroup.entrances()?;
-        let own = crate::plan::join_pid_namespace(&joined)?;
+        let mut preparation = Preparation {
+            credentials,
+            scheduling,
+            affinity,
+            personality,
+            filter,
+            program,
+            entrances,
+            begun: false,
+        };
+        let process = options.process;
+        let cgroup = target.as_ref().map(AsFd::as_fd);
         // SAFETY: the engine and its callers start no thread before this point.
-        let side = unsafe { clone(0, target.as_ref().map(AsFd::as_fd)) };
-        let pid = match side.context(|| "clone a process for the container".into())? {
+        let side = unsafe { spawn(&mut joined, 0, cgroup, || preparation.begin(process)) }?;
+        let pid = match side {
             Side::Child => {
                 drop(channel);
                 let mut channel = theirs;
-                let mut preparation =
-                    Preparation { credentials, scheduling, affinity, personality, filter, program };
-                let error = preparation.run(&mut options, &mut channel, &joined, &entrances);
+                let error = preparation.run(&mut options, &mut channel, &joined);
                 channel.fail(&error);
                 crate::init::exit();
             }
             Side::Parent { pid } => pid,
         };
-        drop((theirs, entrances));
+        drop((theirs, preparation));
         let mut child = Child::new(pid);
-        crate::plan::restore_pid_namespace(own)?;
         let process = Init::of(pid)?;
         channel.go(pid)?;
         channel.wait_closed()?;
@@ -115,19 +124,34 @@ struct Preparation<'a> {
     personality: Option<Personality>,
     filter: Option<Filter>,
     program: Program,
+    entrances: Entrances,
+    begun: bool,
 }
 
 impl Preparation<'_> {
+    /// What takes the caller's own ids and privilege. Does nothing the second time.
+    fn begin(&mut self, process: &Process) -> Result<()> {
+        if std::mem::replace(&mut self.begun, true) {
+            return Ok(());
+        }
+        self.affinity.begin()?;
+        self.entrances.enter()?;
+        if let Some(score) = process.oom_score_adj() {
+            proc::write(std::path::Path::new("self/oom_score_adj"), &score.to_string())?;
+        }
+        // Before the container can see this process (CVE-2016-9962).
+        crate::init::hide()
+    }
+
     /// Becomes the program; returns only what kept it from that.
     fn run(
         &mut self,
         options: &mut ExecOptions<'_>,
         channel: &mut Channel,
-        joined: &[(i32, &'static str, OwnedFd)],
-        entrances: &Entrances,
+        joined: &Joined,
     ) -> Error {
-        let entered = self.affinity.begin().and_then(|()| entrances.enter());
-        match entered.and_then(|()| self.prepare(options, channel, joined)) {
+        let begun = self.begin(options.process);
+        match begun.and_then(|()| self.prepare(options, channel, joined)) {
             Ok(path) => self.program.execute(&path),
             Err(error) => error,
         }
@@ -137,23 +161,13 @@ impl Preparation<'_> {
         &mut self,
         options: &mut ExecOptions<'_>,
         channel: &mut Channel,
-        joined: &[(i32, &'static str, OwnedFd)],
+        joined: &Joined,
     ) -> Result<std::ffi::CString> {
         channel.wait()?;
         self.affinity.end()?;
-        // Before the container can see this process (CVE-2016-9962).
-        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-            .context(|| "hide the process from the container".into())?;
-        if let Some(score) = options.process.oom_score_adj() {
-            proc::write(std::path::Path::new("self/oom_score_adj"), &score.to_string())?;
-        }
-        for (flag, name, namespace) in joined {
-            if *flag != libc::CLONE_NEWPID {
-                namespaces::join(*flag, name, namespace)?;
-            }
-        }
-        if joined.iter().any(|(flag, ..)| *flag == libc::CLONE_NEWUSER) {
-            crate::init::become_root()?;
+        join_all(joined)?;
+        if ids::in_user_namespace() {
+            self.credentials.may_set_groups = ids::may_set_groups();
         }
         rustix::process::setsid().context(|| "start a session".into())?;
         program::new_session_keyring()?;
@@ -182,7 +196,7 @@ impl Preparation<'_> {
 }
 
 /// The namespaces in which the container's init is and the caller isn't.
-fn differing_namespaces(init: &Init) -> Result<Vec<(i32, &'static str, OwnedFd)>> {
+fn differing_namespaces(init: &Init) -> Result<Joined> {
     let mut differing = Vec::new();
     for (name, flag) in NAMESPACES {
         let theirs = format!("/proc/{}/ns/{name}", init.pid);
@@ -193,7 +207,15 @@ fn differing_namespaces(init: &Init) -> Result<Vec<(i32, &'static str, OwnedFd)>
             Err(rustix::io::Errno::NOENT) => continue,
             other => other.context(what)?,
         };
-        if identity(&theirs).context(what)? == own {
+        let identity = match identity(&theirs) {
+            Err(rustix::io::Errno::ACCESS) => {
+                let why = "an ordinary user can enter a container only once it has been started; \
+                           until then its process is hidden";
+                return Err(Error::failed(what(), why));
+            }
+            other => other.context(what)?,
+        };
+        if identity == own {
             continue;
         }
         let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;

@@ -12,13 +12,14 @@ use crate::error::Context;
 use crate::hooks::HookPoint;
 use crate::plan::Plan;
 use crate::scheduling::{MemoryPolicy, Personality};
-use crate::{barrier, namespaces, network, proc, program, rootfs, terminal};
+use crate::spawn::{Joined, join_all};
+use crate::{barrier, ids, namespaces, network, proc, program, rootfs, terminal};
 
 /// What init inherits from the creating process.
 pub(crate) struct Inherited {
     pub channel: Channel,
     pub fifo: OwnedFd,
-    pub joined: Vec<(i32, &'static str, OwnedFd)>,
+    pub joined: Joined,
     pub entrances: Entrances,
 }
 
@@ -67,20 +68,17 @@ fn set_up(plan: &mut Plan<'_>, inherited: &mut Inherited) -> Result<std::ffi::CS
     if plan.has_early_hooks() {
         inherited.channel.go(0)?;
     }
-    for (flag, name, namespace) in &inherited.joined {
-        if *flag != libc::CLONE_NEWPID {
-            namespaces::join(*flag, name, namespace)?;
-        }
-    }
+    join_all(&inherited.joined)?;
     // Meanwhile the creating process writes the id mappings and runs the hooks that want them and
     // the control groups.
     let pid = inherited.channel.wait()?;
     if plan.namespaces.has(libc::CLONE_NEWUSER) {
         become_root()?;
     }
-    // The runtime's own memory and descriptors are nobody's business (CVE-2019-5736).
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-        .context(|| "hide the process from the container".into())?;
+    if !plan.may_mknod {
+        plan.credentials.may_set_groups = ids::may_set_groups();
+    }
+    hide()?;
     rustix::process::setsid().context(|| "start a session".into())?;
     if plan.namespaces.is_new(libc::CLONE_NEWCGROUP) {
         // After the move, so that the container's own group is its root (cgroup_namespaces(7)).
@@ -90,8 +88,7 @@ fn set_up(plan: &mut Plan<'_>, inherited: &mut Inherited) -> Result<std::ffi::CS
         network::loopback_up()?;
     }
     set_names(plan)?;
-    let may_mknod = !plan.namespaces.has(libc::CLONE_NEWUSER);
-    let root = plan.root.assemble(&plan.cgroup, may_mknod)?;
+    let root = plan.root.assemble(&plan.cgroup, plan.may_mknod)?;
     plan.run_hooks(HookPoint::CreateContainer, Status::Creating, pid)?;
     write_kernel_settings(plan)?;
     plan.root.enter(&root, plan.options.no_pivot)?;
@@ -127,6 +124,12 @@ fn begin(plan: &Plan<'_>) -> Result<()> {
     }
 }
 
+/// The runtime's own memory and descriptors are nobody's business (CVE-2019-5736).
+pub(crate) fn hide() -> Result<()> {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .context(|| "hide the process from the container".into())
+}
+
 /// In a new user namespace one begins as nobody.
 pub(crate) fn become_root() -> Result<()> {
     let (uid, gid) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
@@ -151,9 +154,6 @@ fn set_names(plan: &Plan<'_>) -> Result<()> {
 
 /// Settings by way of procfs, which is still the caller's own.
 fn write_kernel_settings(plan: &Plan<'_>) -> Result<()> {
-    if let Some(score) = plan.process.oom_score_adj() {
-        proc::write(Path::new("self/oom_score_adj"), &score.to_string())?;
-    }
     let linux = plan.options.spec.linux().as_ref();
     for (name, value) in linux.and_then(|linux| linux.sysctl().as_ref()).into_iter().flatten() {
         let path = Path::new("sys").join(name.replace('.', "/"));

@@ -14,6 +14,7 @@ mod credentials;
 mod error;
 mod exec;
 mod hooks;
+mod ids;
 mod init;
 mod namespaces;
 mod network;
@@ -26,6 +27,7 @@ mod resources;
 mod rootfs;
 mod scheduling;
 mod seccomp;
+mod spawn;
 mod terminal;
 
 use std::os::fd::OwnedFd;
@@ -39,6 +41,7 @@ pub use cgroups::CgroupPaths;
 pub use container::Container;
 pub use exec::ExecOptions;
 pub use hooks::{HookPoint, HookSubject};
+pub use ids::in_user_namespace;
 pub use network::loopback_up;
 pub use own_program::execute_sealed;
 pub use plan::{Plan, Resources};
@@ -66,6 +69,8 @@ pub struct CreateOptions<'a> {
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
+    /// Do without control groups if the caller may not make them and nothing needs them.
+    pub rootless: bool,
 }
 
 /// Stdio for a process without a terminal.

@@ -1,23 +1,25 @@
 //! A checked configuration, and its creation.
 
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Hook, LinuxIdMapping, Process};
+use oci_spec::runtime::{Hook, Process};
 use runhcs_compute::{Error, Result, Status};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroups::{Cgroup, CgroupPaths, Limits};
+use crate::cgroups::{self, Cgroup, CgroupPaths, Limits};
 use crate::channel::Channel;
-use crate::clone::{Side, clone};
+use crate::clone::Side;
 use crate::credentials::Credentials;
 use crate::error::{Context, invalid};
 use crate::hooks::{HookPoint, HookSubject};
-use crate::namespaces::{self, Namespaces};
+use crate::ids::{self, IdMaps};
+use crate::namespaces::Namespaces;
 use crate::program::Program;
 use crate::rootfs::RootPlan;
 use crate::scheduling::{Affinity, MemoryPolicy, Personality, Scheduling};
 use crate::seccomp::Filter;
+use crate::spawn::spawn;
 use crate::{CreateOptions, Init, barrier, init, proc};
 
 /// All that a container can leave in the system, known before any of it exists.
@@ -44,6 +46,10 @@ pub struct Plan<'a> {
     pub(crate) options: CreateOptions<'a>,
     pub(crate) process: &'a Process,
     pub(crate) namespaces: Namespaces,
+    /// Of a new user namespace.
+    id_maps: Option<IdMaps>,
+    /// Device nodes can't be made in a user namespace, whoever made that.
+    pub(crate) may_mknod: bool,
     pub(crate) root: RootPlan<'a>,
     pub(crate) cgroup: Cgroup,
     limits: Limits,
@@ -100,9 +106,22 @@ impl<'a> Plan<'a> {
         }
         // For further processes only, but what is wrong with it is wrong now.
         Affinity::new(process.exec_cpu_affinity().as_ref())?;
-        let mut credentials = Credentials::new(process)?;
-        let paths = CgroupPaths::new(options.id, linux.cgroups_path().as_deref())?;
-        let limits = Limits::parse(&paths, linux.resources().as_ref())?;
+        let credentials = Credentials::new(process)?;
+        let new_user_namespace = namespaces.is_new(libc::CLONE_NEWUSER);
+        let id_maps = new_user_namespace.then(|| IdMaps::new(spec)).transpose()?;
+        if !namespaces.has(libc::CLONE_NEWUSER) && !rustix::process::geteuid().is_root() {
+            return Err(invalid(
+                "linux.namespaces",
+                "an ordinary user's container needs a user namespace; `runhcs spec --rootless` \
+                 writes a configuration that has one",
+            ));
+        }
+        let (paths, limits) = cgroups::plan(
+            options.id,
+            linux.cgroups_path().as_deref(),
+            linux.resources().as_ref(),
+            options.rootless,
+        )?;
         let subject = HookSubject::new(options.id, spec, options.bundle);
         let resources = Resources {
             id: options.id.clone(),
@@ -112,19 +131,9 @@ impl<'a> Plan<'a> {
             poststop: HookPoint::Poststop.hooks(spec).to_vec(),
             subject: subject.clone(),
         };
-        if namespaces.is_new(libc::CLONE_NEWUSER) {
-            for (field, mappings) in [
-                ("linux.uidMappings", linux.uid_mappings()),
-                ("linux.gidMappings", linux.gid_mappings()),
-            ] {
-                if mappings.as_ref().is_none_or(Vec::is_empty) {
-                    return Err(invalid(field, "is needed with a new user namespace"));
-                }
-            }
-            credentials.may_set_groups = rustix::process::geteuid().is_root();
-        }
         Ok(Self {
             process,
+            may_mknod: !namespaces.has(libc::CLONE_NEWUSER) && !ids::in_user_namespace(),
             root: RootPlan::new(spec)?,
             cgroup: Cgroup(paths),
             limits,
@@ -134,6 +143,7 @@ impl<'a> Plan<'a> {
             personality: linux.personality().as_ref().map(Personality::new).transpose()?,
             memory_policy: linux.memory_policy().as_ref().map(MemoryPolicy::new).transpose()?,
             namespaces,
+            id_maps,
             credentials,
             subject,
             resources,
@@ -170,16 +180,17 @@ impl<'a> Plan<'a> {
     fn create_in_steps(&mut self) -> Result<Init> {
         self.cgroup.create(&self.limits)?;
         let fifo = barrier::make(&self.resources.runtime_dir)?;
-        let joined = self.namespaces.open_joined()?;
+        let mut joined = self.namespaces.open_joined()?;
         let (channel, theirs) = Channel::pair()?;
         let target = self.cgroup.clone_target()?;
         let entrances = self.cgroup.entrances()?;
         let flags = self.namespaces.clone_flags();
-        let own_pid_namespace = join_pid_namespace(&joined)?;
         let own_time_namespace = self.namespaces.new_time_namespace()?;
         // SAFETY: the engine and its callers start no thread before this point.
-        let side = unsafe { clone(flags, target.as_ref().map(AsFd::as_fd)) };
-        let pid = match side.context(|| "clone the container's init process".into())? {
+        let side = unsafe {
+            spawn(&mut joined, flags, target.as_ref().map(AsFd::as_fd), || self.begin())
+        }?;
+        let pid = match side {
             Side::Child => {
                 drop(channel);
                 init::run(self, init::Inherited { channel: theirs, fifo, joined, entrances })
@@ -188,17 +199,39 @@ impl<'a> Plan<'a> {
         };
         drop((theirs, entrances, own_time_namespace));
         let mut child = Child::new(pid);
-        restore_pid_namespace(own_pid_namespace)?;
         let process = Init::of(pid)?;
         self.supervise(channel, pid)?;
         child.keep();
         Ok(process)
     }
 
+    fn joins_user_namespace(&self) -> bool {
+        self.id_maps.is_none() && self.namespaces.has(libc::CLONE_NEWUSER)
+    }
+
+    /// What is done before an existing user namespace is joined, where others could look at the
+    /// process (CVE-2016-9962).
+    fn begin(&self) -> Result<()> {
+        if !self.joins_user_namespace() {
+            return Ok(());
+        }
+        self.set_oom_score("self")?;
+        init::hide()
+    }
+
+    fn set_oom_score(&self, process: &str) -> Result<()> {
+        let Some(score) = self.process.oom_score_adj() else { return Ok(()) };
+        proc::write(&Path::new(process).join("oom_score_adj"), &score.to_string())
+            .context(|| "process.oomScoreAdj".into())
+    }
+
     /// The creating side's part while init sets up the container.
     fn supervise(&self, mut channel: Channel, pid: u32) -> Result<()> {
-        if self.namespaces.is_new(libc::CLONE_NEWUSER) {
-            self.map_ids(pid)?;
+        self.id_maps.as_ref().map_or(Ok(()), |maps| maps.write(pid))?;
+        if !self.joins_user_namespace() {
+            // From here: init's own privilege ends with its user namespace, and its files in
+            // procfs are out of its reach once it hides itself.
+            self.set_oom_score(&pid.to_string())?;
         }
         if self.has_early_hooks() {
             // They find init in its control groups.
@@ -218,44 +251,6 @@ impl<'a> Plan<'a> {
 
     pub(crate) fn run_hooks(&self, point: HookPoint, status: Status, pid: u32) -> Result<()> {
         self.subject.run(point, point.hooks(self.options.spec), status, pid)
-    }
-
-    fn map_ids(&self, pid: u32) -> Result<()> {
-        let linux = self.options.spec.linux().as_ref();
-        let text = |mappings: Option<&Vec<LinuxIdMapping>>| -> String {
-            let line =
-                |m: &LinuxIdMapping| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size());
-            mappings.into_iter().flatten().map(line).collect()
-        };
-        let write =
-            |file: &str, value: &str| proc::write(&PathBuf::from(format!("{pid}/{file}")), value);
-        if !self.credentials.may_set_groups {
-            // user_namespaces(7): without privilege, gid_map is accepted only after this.
-            write("setgroups", "deny")?;
-        }
-        write("uid_map", &text(linux.and_then(|l| l.uid_mappings().as_ref())))?;
-        write("gid_map", &text(linux.and_then(|l| l.gid_mappings().as_ref())))
-    }
-}
-
-/// Puts future children into the pid namespace to be joined; returns the caller's own to go back.
-pub(crate) fn join_pid_namespace(
-    joined: &[(i32, &'static str, std::os::fd::OwnedFd)],
-) -> Result<Option<std::os::fd::OwnedFd>> {
-    let Some((flag, name, fd)) = joined.iter().find(|(flag, ..)| *flag == libc::CLONE_NEWPID)
-    else {
-        return Ok(None);
-    };
-    let own =
-        std::fs::File::open("/proc/self/ns/pid").context(|| "open the own pid namespace".into())?;
-    namespaces::join(*flag, name, fd)?;
-    Ok(Some(own.into()))
-}
-
-pub(crate) fn restore_pid_namespace(own: Option<std::os::fd::OwnedFd>) -> Result<()> {
-    match own {
-        Some(own) => namespaces::join(libc::CLONE_NEWPID, "own pid", &own),
-        None => Ok(()),
     }
 }
 

@@ -49,6 +49,31 @@ pub(crate) fn stat(pid: u32) -> io::Result<(char, u64)> {
     Ok((state, start))
 }
 
+/// The process and, if it is its pid namespace's first, all others in that namespace.
+pub(crate) fn in_pid_namespace_of(init: &Init) -> io::Result<Vec<u32>> {
+    if init.open().map_err(io::Error::other)?.is_none() {
+        return Ok(Vec::new());
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", init.pid))?;
+    let own = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    if own.and_then(|pids| pids.split_whitespace().last()) != Some("1") {
+        return Ok(vec![init.pid]);
+    }
+    let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/pid"));
+    // Init hides itself until it has become the container's program; there are no others then.
+    let Ok(own) = namespace(init.pid) else { return Ok(vec![init.pid]) };
+    let mut pids = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let Ok(pid) = entry?.file_name().to_string_lossy().parse() else { continue };
+        // Others' processes can't be looked at, and are no container's of the caller.
+        let ended = || matches!(stat(pid), Ok(('Z' | 'X', _)) | Err(_));
+        if namespace(pid).is_ok_and(|other| other == own) && !ended() {
+            pids.push(pid);
+        }
+    }
+    Ok(pids)
+}
+
 impl Init {
     /// The process with this pid, as it is now.
     pub(crate) fn of(pid: u32) -> Result<Self> {

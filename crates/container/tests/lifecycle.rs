@@ -107,6 +107,7 @@ impl Bundle {
             preserve_fds: 0,
             no_pivot: false,
             no_new_keyring: false,
+            rootless: false,
         })
         .map_err(|error| chain(&error))?;
         let resources = plan.resources().clone();

@@ -135,6 +135,7 @@ impl Server {
                 preserve_fds: 0,
                 no_pivot: false,
                 no_new_keyring: false,
+                rootless: false,
             })?;
             let resources = plan.resources().clone();
             Ok((resources, plan.create()?))

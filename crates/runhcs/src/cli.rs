@@ -56,9 +56,20 @@ pub struct GlobalArgs {
     /// Manage cgroups through systemd (not supported yet).
     #[arg(long)]
     pub systemd_cgroup: bool,
-    /// Ignore cgroup permission errors; only `auto` and `false` are supported yet.
-    #[arg(long, value_name = "auto|true|false", default_value = "auto")]
-    pub rootless: String,
+    /// Do without control groups where they can't be had: auto is yes for ordinary users.
+    #[arg(long, value_enum, default_value_t = Rootless::Auto, value_name = "auto|true|false")]
+    pub rootless: Rootless,
+}
+
+/// Whether containers may do without control groups that the caller may not make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Rootless {
+    /// Unless the caller is root outside of all user namespaces.
+    Auto,
+    /// Yes.
+    True,
+    /// No: what can't be had is an error.
+    False,
 }
 
 /// Format of log messages.

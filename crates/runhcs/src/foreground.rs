@@ -39,7 +39,7 @@ pub fn wait(pid: u32, master: Option<&OwnedFd>) -> Result<ExitStatus> {
     if let Some(master) = master {
         copy_size(master);
     }
-    let mut copier = master.map(Copier::new);
+    let mut copier = master.map(Copier::new).transpose()?;
     loop {
         if let Some(status) = ended(pid)? {
             if let Some(copier) = &mut copier {

@@ -1,11 +1,11 @@
 //! What every verb needs: the store, the configuration, the owner.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use runhcs_state::Store;
 
-use crate::cli::{GlobalArgs, LogFormat};
+use crate::cli::{GlobalArgs, LogFormat, Rootless};
 use crate::config::Config;
 
 /// The options before the verb, worked out.
@@ -27,13 +27,8 @@ impl Globals {
         if args.systemd_cgroup {
             bail!("--systemd-cgroup is not supported yet; use the cgroupfs manager");
         }
-        match args.rootless.as_str() {
-            "auto" | "false" => {}
-            "true" => bail!("--rootless=true is not supported yet; run runhcs as root"),
-            other => bail!("--rootless is auto, true or false, not {other:?}"),
-        }
         let config = Config::load(args.config.as_deref())?;
-        let root = args.root.clone().unwrap_or_else(default_root);
+        let root = args.root.clone().map_or_else(default_root, Ok)?;
         let owner = args.owner.clone().or_else(|| config.owner.clone());
         Ok(Self {
             store: Store::open(&root)?,
@@ -41,6 +36,15 @@ impl Globals {
             config,
             args,
         })
+    }
+
+    /// Whether containers may do without control groups that can't be had.
+    pub fn rootless(&self) -> bool {
+        match self.args.rootless {
+            Rootless::True => true,
+            Rootless::False => false,
+            Rootless::Auto => !is_privileged(),
+        }
     }
 
     /// The options that make a shim log as this command does.
@@ -59,8 +63,30 @@ impl Globals {
     }
 }
 
-fn default_root() -> PathBuf {
-    let private =
-        std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !rustix::process::geteuid().is_root());
-    private.map_or_else(|| PathBuf::from("/run/runhcs"), |dir| PathBuf::from(dir).join("runhcs"))
+/// Whether the caller is root outside of all user namespaces.
+pub fn is_privileged() -> bool {
+    rustix::process::geteuid().is_root() && !runhcs_container::in_user_namespace()
+}
+
+/// Where state is unless `--root` says otherwise: for ordinary users, and for those who are root in
+/// a user namespace only, in the directory that is theirs while they are logged in.
+fn default_root() -> anyhow::Result<PathBuf> {
+    let system = PathBuf::from("/run/runhcs");
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let private = variable("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let uid = rustix::process::geteuid();
+    if uid.is_root() {
+        // As runc has it: the name of a user namespace's own root, as in a container, is root.
+        let of_a_user = variable("USER").is_none_or(|name| name != "root");
+        let private = private.filter(|_| of_a_user && runhcs_container::in_user_namespace());
+        return Ok(private.map_or(system, |directory| directory.join("runhcs")));
+    }
+    let usual = || Some(Path::new("/run/user").join(uid.to_string())).filter(|path| path.is_dir());
+    match private.or_else(usual) {
+        Some(directory) => Ok(directory.join("runhcs")),
+        None => bail!(
+            "there is no directory for the state of user {uid}'s containers: set XDG_RUNTIME_DIR \
+             or give --root"
+        ),
+    }
 }

@@ -49,26 +49,27 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<u8> {
-    let globals = Globals::new(cli.global)?;
+    // `spec` and `features` need none, and work where there is no place for state.
+    let globals = || Globals::new(cli.global);
     match cli.verb {
-        Verb::Create(args) => commands::create::run(&globals, &args),
-        Verb::Start(args) => commands::start::run(&globals, &args),
-        Verb::Run(args) => commands::run::run(&globals, &args),
-        Verb::State(args) => commands::state::run(&globals, &args),
-        Verb::List(args) => commands::list::run(&globals, &args),
-        Verb::Kill(args) => commands::kill::run(&globals, &args),
-        Verb::Delete(args) => commands::delete::run(&globals, &args),
-        Verb::Exec(args) => commands::exec::run(&globals, &args),
-        Verb::Ps(args) => commands::ps::run(&globals, &args),
-        Verb::ResizeTty(args) => commands::resize_tty::run(&globals, &args),
-        Verb::Pause(args) => commands::pause::run(&globals, &args),
-        Verb::Resume(args) => commands::resume::run(&globals, &args),
-        Verb::Update(args) => commands::update::run(&globals, &args),
-        Verb::Events(args) => commands::events::run(&globals, &args),
-        Verb::Sync(args) => commands::sync::run(&globals, &args),
+        Verb::Create(args) => commands::create::run(&globals()?, &args),
+        Verb::Start(args) => commands::start::run(&globals()?, &args),
+        Verb::Run(args) => commands::run::run(&globals()?, &args),
+        Verb::State(args) => commands::state::run(&globals()?, &args),
+        Verb::List(args) => commands::list::run(&globals()?, &args),
+        Verb::Kill(args) => commands::kill::run(&globals()?, &args),
+        Verb::Delete(args) => commands::delete::run(&globals()?, &args),
+        Verb::Exec(args) => commands::exec::run(&globals()?, &args),
+        Verb::Ps(args) => commands::ps::run(&globals()?, &args),
+        Verb::ResizeTty(args) => commands::resize_tty::run(&globals()?, &args),
+        Verb::Pause(args) => commands::pause::run(&globals()?, &args),
+        Verb::Resume(args) => commands::resume::run(&globals()?, &args),
+        Verb::Update(args) => commands::update::run(&globals()?, &args),
+        Verb::Events(args) => commands::events::run(&globals()?, &args),
+        Verb::Sync(args) => commands::sync::run(&globals()?, &args),
         Verb::Spec(args) => commands::spec::run(&args),
         Verb::Features => commands::features::run(),
-        Verb::Shim(args) => shim::run(&globals, &args),
+        Verb::Shim(args) => shim::run(&globals()?, &args),
         Verb::HoldNetwork(args) => pod_network::run(&args),
     }
 }

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::pty::OpenptFlags;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr, tcsetwinsize};
+use rustix::termios::{OptionalActions, Termios, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 
 /// Connects to a console socket.
 pub fn connect(path: &Path) -> Result<OwnedFd> {
@@ -48,7 +48,8 @@ fn make_raw(terminal: BorrowedFd<'_>) -> Result<Termios> {
     Ok(before)
 }
 
-/// The caller's terminal in raw mode until this is dropped.
+/// The caller's terminal in raw mode until this is dropped, or this process panics: a panic may
+/// abort it without dropping anything.
 #[derive(Debug)]
 pub struct Raw(Option<Termios>);
 
@@ -59,16 +60,24 @@ impl Raw {
         if !rustix::termios::isatty(&stdin) {
             return Ok(Self(None));
         }
-        Ok(Self(Some(make_raw(stdin.as_fd())?)))
+        let before = make_raw(stdin.as_fd())?;
+        let (earlier, mode) = (std::panic::take_hook(), before.clone());
+        std::panic::set_hook(Box::new(move |panic| {
+            restore(&mode);
+            earlier(panic);
+        }));
+        Ok(Self(Some(before)))
     }
 }
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
-        }
+        self.0.iter().for_each(restore);
     }
+}
+
+fn restore(mode: &Termios) {
+    let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, mode);
 }
 
 /// A console socket of this process's own, for a shim that connects to it by path.
@@ -99,23 +108,35 @@ impl Listener {
     }
 }
 
+/// The size of standard input, in columns and rows, if that is a terminal that has one.
+pub fn own_size() -> Option<Winsize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdin()).ok()?;
+    (size.ws_col > 0 && size.ws_row > 0).then_some(size)
+}
+
 /// Sets a terminal's size to that of standard input, if that is a terminal.
 pub fn copy_size(master: &OwnedFd) {
-    if let Ok(size) = rustix::termios::tcgetwinsize(std::io::stdin()) {
+    if let Some(size) = own_size() {
         let _ = tcsetwinsize(master, size);
     }
 }
 
-/// Copies between the caller's stdio and a terminal's master.
+/// Copies between the caller's stdio and a terminal's master. Neither direction waits for the
+/// other: a process that takes no input because nobody takes its output goes on once somebody does.
 pub struct Copier<'a> {
     master: &'a OwnedFd,
     input_open: bool,
+    /// Input that the terminal has not taken yet.
+    pending: Vec<u8>,
 }
 
 impl<'a> Copier<'a> {
-    /// Copies for this terminal.
-    pub fn new(master: &'a OwnedFd) -> Self {
-        Self { master, input_open: true }
+    /// Copies for this terminal, which nobody else reads or writes.
+    pub fn new(master: &'a OwnedFd) -> Result<Self> {
+        let flags = rustix::fs::fcntl_getfl(master).context("look at the terminal")?;
+        rustix::fs::fcntl_setfl(master, flags | rustix::fs::OFlags::NONBLOCK)
+            .context("set the terminal up")?;
+        Ok(Self { master, input_open: true, pending: Vec::new() })
     }
 
     /// Copies what the terminal still holds after its last process has ended.
@@ -133,7 +154,7 @@ impl<'a> Copier<'a> {
             match rustix::io::read(self.master, &mut buffer) {
                 Ok(0) | Err(Errno::IO) => return Ok(()),
                 Ok(n) => write_all(std::io::stdout().as_fd(), &buffer[..n])?,
-                Err(Errno::INTR) => {}
+                Err(Errno::INTR | Errno::AGAIN) => {}
                 Err(error) => return Err(error).context("read the terminal"),
             }
         }
@@ -143,32 +164,45 @@ impl<'a> Copier<'a> {
     /// terminal has ended.
     pub fn turn(&mut self, wake: BorrowedFd<'_>) -> Result<bool> {
         let stdin = std::io::stdin();
-        let events = if self.input_open { PollFlags::IN } else { PollFlags::empty() };
+        let wants_input = self.input_open && self.pending.is_empty();
+        let of_master =
+            if self.pending.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
         let mut fds = [
-            PollFd::new(self.master, PollFlags::IN),
+            PollFd::new(self.master, of_master),
             PollFd::new(&wake, PollFlags::IN),
-            PollFd::new(&stdin, events),
+            PollFd::new(&stdin, PollFlags::IN),
         ];
-        match poll(&mut fds, None) {
+        // One that isn't asked for anything would still be reported once it has hung up.
+        let watched = if wants_input { &mut fds[..] } else { &mut fds[..2] };
+        match poll(watched, None) {
             Err(Errno::INTR) => return Ok(true),
             other => other.context("wait for the terminal")?,
         };
+        let (master, input) = (fds[0].revents(), fds[2].revents());
         let mut buffer = [0; 4096];
-        if !fds[0].revents().is_empty() {
+        if master.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
             // EIO: the last process with the slave has closed it (tty_ioctl(4), pty(7)).
             match rustix::io::read(self.master, &mut buffer) {
                 Ok(0) | Err(Errno::IO) => return Ok(false),
                 Ok(n) => write_all(std::io::stdout().as_fd(), &buffer[..n])?,
-                Err(Errno::INTR) => {}
+                Err(Errno::INTR | Errno::AGAIN) => {}
                 Err(error) => return Err(error).context("read the terminal"),
             }
         }
-        if self.input_open && !fds[2].revents().is_empty() {
+        if wants_input && !input.is_empty() {
             match rustix::io::read(&stdin, &mut buffer) {
                 Ok(0) | Err(Errno::IO) => self.input_open = false,
-                Ok(n) => write_all(self.master.as_fd(), &buffer[..n])?,
+                Ok(n) => self.pending.extend_from_slice(&buffer[..n]),
                 Err(Errno::INTR | Errno::AGAIN) => {}
                 Err(error) => return Err(error).context("read standard input"),
+            }
+        }
+        if !self.pending.is_empty() {
+            match rustix::io::write(self.master, &self.pending) {
+                Ok(n) => drop(self.pending.drain(..n)),
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(Errno::IO) => self.pending.clear(),
+                Err(error) => return Err(error).context("write to the terminal"),
             }
         }
         Ok(true)

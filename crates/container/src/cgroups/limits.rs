@@ -79,7 +79,7 @@ impl Limits {
             CgroupPaths::None => {
                 return Err(invalid(
                     "linux.resources",
-                    "limits were asked for, but no cgroup hierarchy is mounted on this system",
+                    "limits were asked for, but the container has no control groups",
                 ));
             }
         };

@@ -4,6 +4,7 @@
 //! works on them.
 
 mod complete;
+mod delegation;
 mod device_filter;
 mod device_rules;
 mod files;
@@ -24,6 +25,7 @@ use runhcs_compute::{ContainerId, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, invalid};
+pub(crate) use delegation::plan;
 pub(crate) use limits::Limits;
 pub(crate) use oom::OomSource;
 
@@ -41,7 +43,8 @@ pub enum CgroupPaths {
     V1(Vec<(String, PathBuf)>),
     /// Version 2: one directory.
     V2(PathBuf),
-    /// The system has no control groups.
+    /// The container stays in its creator's: the system has no control groups, or an ordinary
+    /// user created it.
     None,
 }
 
@@ -194,10 +197,7 @@ impl Cgroup {
         match &self.0 {
             CgroupPaths::V1(paths) => v1::mount(paths, root, mount),
             CgroupPaths::V2(path) => v2::mount(path, root, mount),
-            CgroupPaths::None => Err(invalid(
-                "mounts",
-                "a cgroup mount was asked for, but no cgroup hierarchy is mounted on this system",
-            )),
+            CgroupPaths::None => delegation::mount_callers(root, mount),
         }
     }
 
@@ -255,7 +255,7 @@ impl Entrances {
 
 fn no_freezer() -> runhcs_compute::Error {
     runhcs_compute::Error::Unsupported(
-        "this system has no cgroup freezer to pause a container with".into(),
+        "the container has no control group with a freezer to pause it with".into(),
     )
 }
 

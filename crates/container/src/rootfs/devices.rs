@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
-use runhcs_compute::Result;
+use runhcs_compute::{Error, Result};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, makedev};
 use rustix::io::Errno;
 
@@ -95,8 +95,14 @@ impl Device {
     /// (in a user namespace).
     pub(crate) fn make(&self, root: &Root, may_mknod: bool) -> Result<()> {
         let what = || format!("make device {} in the container", self.path.display());
-        if !may_mknod {
-            let tree = clone_tree(&self.path, Bind::Shallow)?;
+        if !may_mknod && self.kind != FileType::Fifo {
+            let tree = clone_tree(&self.path, Bind::Shallow).context(what)?;
+            let stat = rustix::fs::fstat(&tree).context(what)?;
+            if !self.is(&stat) {
+                let why = "the host has something else at this path, and devices can't be made in \
+                           a user namespace, only taken from the host";
+                return Err(Error::failed(what(), why));
+            }
             return move_to(&tree, root.file(&self.path)?).context(what);
         }
         let parent = root.directory(self.path.parent().unwrap_or(Path::new("/")))?;
@@ -130,9 +136,15 @@ impl Device {
     /// A node that the image or a mount brought must be the very device.
     fn check(&self, parent: &OwnedFd, name: &std::ffi::OsStr) -> std::io::Result<()> {
         let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        let same = FileType::from_raw_mode(stat.st_mode) == self.kind
-            && (self.kind == FileType::Fifo || stat.st_rdev == makedev(self.major, self.minor));
-        if same { Ok(()) } else { Err(std::io::Error::other("something else is there already")) }
+        if self.is(&stat) {
+            return Ok(());
+        }
+        Err(std::io::Error::other("something else is there already"))
+    }
+
+    fn is(&self, stat: &rustix::fs::Stat) -> bool {
+        FileType::from_raw_mode(stat.st_mode) == self.kind
+            && (self.kind == FileType::Fifo || stat.st_rdev == makedev(self.major, self.minor))
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::Mount;
-use runhcs_compute::Result;
+use runhcs_compute::{Error, Result};
 use rustix::fs::{AtFlags, CWD, FileType};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
@@ -27,7 +27,7 @@ pub(crate) struct PlannedMount<'a> {
 }
 
 /// Where a mount's files come from.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Kind<'a> {
     /// Another place of the caller's mount namespace.
     Bind { source: &'a Path, bind: Bind },
@@ -95,7 +95,18 @@ impl<'a> PlannedMount<'a> {
 
     fn file_system(&self, root: &Root, name: &str, source: &str) -> Result<()> {
         let target = root.directory(self.destination)?;
-        let mount = new_file_system(name, source, &self.options.data).context(|| self.what())?;
+        let mount = new_file_system(name, source, &self.options.data).map_err(|error| {
+            match owner_of(name).filter(|_| error == rustix::io::Errno::PERM) {
+                Some(namespace) => Error::failed(
+                    self.what(),
+                    format!(
+                        "{error}; in a user namespace it takes a new {namespace} namespace, \
+                         otherwise bind-mount the host's"
+                    ),
+                ),
+                None => Error::failed(self.what(), error),
+            }
+        })?;
         if self.options.copy_up {
             copy_up(&target, &mount).context(|| {
                 format!("copy the image's {} into the tmpfs", self.destination.display())
@@ -138,6 +149,16 @@ impl<'a> PlannedMount<'a> {
             Kind::FileSystem { name, .. } => format!("mount {name} on {destination}"),
             Kind::Cgroup => format!("mount the control groups on {destination}"),
         }
+    }
+}
+
+/// The namespace of whose owner the kernel asks privilege to mount a file system that shows it.
+fn owner_of(file_system: &str) -> Option<&'static str> {
+    match file_system {
+        "sysfs" => Some("network"),
+        "proc" => Some("pid"),
+        "mqueue" => Some("ipc"),
+        _ => None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use oci_spec::runtime::{Capability, Process, Spec};
+use oci_spec::runtime::{BoxBuilder, Capability, Process, Spec};
 use runhcs_compute::Status;
 use runhcs_container::ExecOptions;
 
@@ -24,13 +24,18 @@ pub fn run(globals: &Globals, args: &ExecArgs) -> Result<u8> {
         Status::Creating => bail!("cannot exec in container {id} that is being created"),
     }
     let spec = config(&entry)?;
-    let process = process(args, program, &spec)?;
+    let mut process = process(args, program, &spec)?;
     let has_terminal = process.terminal() == Some(true);
     if args.detach && has_terminal && args.console_socket.is_none() {
         bail!("a detached process with a terminal needs --console-socket to send it to");
     }
     let listener =
         (has_terminal && args.console_socket.is_none()).then(Listener::new).transpose()?;
+    // It runs before its terminal is here to be given a size.
+    if let (Some(_), Some(size)) = (&listener, terminal::own_size()) {
+        let size = BoxBuilder::default().height(size.ws_row).width(size.ws_col).build()?;
+        process.set_console_size(Some(size));
+    }
     let socket = listener.as_ref().map(Listener::path).or(args.console_socket.clone());
     let pid = match existing.container() {
         Some(container) => {

@@ -9,7 +9,7 @@ use runhcs_spec::Bundle;
 use crate::cli::{CreateArgs, DeleteArgs, IdArgs, RunArgs};
 use crate::create::create;
 use crate::globals::Globals;
-use crate::terminal::Listener;
+use crate::terminal::{Listener, copy_size};
 use crate::{commands, foreground};
 
 /// Runs a container and returns its exit code.
@@ -32,6 +32,8 @@ pub fn run(globals: &Globals, args: &RunArgs) -> Result<u8> {
     let created = create(globals, &create_args)?;
     let pid = created.main.process.pid;
     let master = listener.map(Listener::receive).transpose()?;
+    // Before the program can ask for it.
+    master.iter().for_each(copy_size);
     let status = started(globals, args, pid, master.as_ref());
     if args.detach && status.is_ok() {
         return Ok(0);

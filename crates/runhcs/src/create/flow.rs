@@ -16,7 +16,7 @@ use super::place::{Place, Question};
 use super::transaction::Transaction;
 use crate::cli::CreateArgs;
 use crate::existing::{Existing, Main, value, vm_of};
-use crate::globals::Globals;
+use crate::globals::{Globals, is_privileged};
 use crate::guest_spec::{GuestSpec, PodView};
 use crate::pod_network::PodNetwork;
 use crate::progress::Progress;
@@ -54,6 +54,9 @@ pub fn create(globals: &Globals, args: &CreateArgs) -> Result<Created> {
         Place::decide(&question, |id| find_record(globals, id))
     })?;
     if let Some(vm) = &place.vm {
+        if !is_privileged() {
+            bail!("VM isolation needs root: ordinary users can have process isolation only");
+        }
         logging::about_vm(&vm.host_id);
     }
     let record = record(globals, id, &unique_id, &bundle, &place);
@@ -66,7 +69,7 @@ pub fn create(globals: &Globals, args: &CreateArgs) -> Result<Created> {
     entry.put(value::CONFIG, &bundle.spec)?;
 
     let created = match &place.vm {
-        None => create_process(&mut flow, args, &entry, &bundle)?,
+        None => create_process(&mut flow, globals, args, &entry, &bundle)?,
         Some(vm) => {
             if let (true, Some(netns)) = (record.is_vm_host(), &record.netns) {
                 let config =
@@ -114,6 +117,7 @@ pub fn create(globals: &Globals, args: &CreateArgs) -> Result<Created> {
 /// Creates the container on this host.
 fn create_process(
     flow: &mut Transaction,
+    globals: &Globals,
     args: &CreateArgs,
     entry: &Rc<Locked>,
     bundle: &Bundle,
@@ -130,6 +134,7 @@ fn create_process(
             preserve_fds: args.preserve_fds,
             no_pivot: args.no_pivot,
             no_new_keyring: args.no_new_keyring,
+            rootless: globals.rootless(),
         })?)
     })?;
     let resources = plan.resources().clone();

@@ -1,0 +1,197 @@
+//! The ids of a new user namespace: which of the caller's ids they are (user_namespaces(7)).
+
+use std::io;
+use std::path::PathBuf;
+use std::process::Command;
+
+use oci_spec::runtime::{LinuxIdMapping, Spec};
+use runhcs_compute::{Error, Result};
+
+use crate::error::{Context, invalid};
+use crate::proc;
+
+/// The mappings of a new user namespace.
+#[derive(Debug)]
+pub(crate) struct IdMaps {
+    users: Map,
+    groups: Map,
+}
+
+/// Users or groups.
+#[derive(Debug)]
+struct Map {
+    field: &'static str,
+    file: &'static str,
+    /// The program that an ordinary user has to have the mapping written by, if it is needed:
+    /// newuidmap(1), newgidmap(1).
+    program: Option<&'static str>,
+    mappings: Vec<LinuxIdMapping>,
+}
+
+impl IdMaps {
+    /// Reads `linux.uidMappings` and `linux.gidMappings`, and checks that the ids which the
+    /// configuration uses are mapped.
+    pub(crate) fn new(spec: &Spec) -> Result<Self> {
+        let linux = spec.linux().as_ref();
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        let privileged = uid.is_root();
+        let maps = Self {
+            users: Map::new(
+                ("linux.uidMappings", "uid_map", "newuidmap"),
+                linux.and_then(|linux| linux.uid_mappings().as_ref()),
+                (!privileged).then_some(uid.as_raw()),
+            )?,
+            groups: Map::new(
+                ("linux.gidMappings", "gid_map", "newgidmap"),
+                linux.and_then(|linux| linux.gid_mappings().as_ref()),
+                (!privileged).then_some(gid.as_raw()),
+            )?,
+        };
+        if let Some(process) = spec.process() {
+            let user = process.user();
+            maps.users.require("process.user.uid", user.uid())?;
+            maps.groups.require("process.user.gid", user.gid())?;
+            for (index, gid) in user.additional_gids().iter().flatten().enumerate() {
+                maps.groups.require(&format!("process.user.additionalGids[{index}]"), *gid)?;
+            }
+        }
+        for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+            for (number, option) in mount.options().iter().flatten().enumerate() {
+                let map = match option.split_once('=') {
+                    Some(("uid", id)) => Some((&maps.users, id)),
+                    Some(("gid", id)) => Some((&maps.groups, id)),
+                    _ => None,
+                };
+                // What is no number is the file system's to refuse.
+                if let Some((map, Ok(id))) = map.map(|(map, id)| (map, id.parse())) {
+                    map.require(&format!("mounts[{index}].options[{number}]"), id)?;
+                }
+            }
+        }
+        Ok(maps)
+    }
+
+    /// Gives the process's new user namespace its ids.
+    pub(crate) fn write(&self, pid: u32) -> Result<()> {
+        if !rustix::process::geteuid().is_root() && self.groups.program.is_none() {
+            // Without it the kernel takes no mapping of groups from an ordinary user; otherwise
+            // who is denied a file by a group could leave the group.
+            proc::write(&PathBuf::from(format!("{pid}/setgroups")), "deny")?;
+        }
+        self.users.write(pid)?;
+        self.groups.write(pid)
+    }
+}
+
+impl Map {
+    /// `own` is the only id that the caller may map by itself, if it is an ordinary user.
+    fn new(
+        (field, file, program): (&'static str, &'static str, &'static str),
+        mappings: Option<&Vec<LinuxIdMapping>>,
+        own: Option<u32>,
+    ) -> Result<Self> {
+        let mappings = mappings.cloned().unwrap_or_default();
+        if mappings.is_empty() {
+            return Err(invalid(field, "is needed with a new user namespace"));
+        }
+        for (index, mapping) in mappings.iter().enumerate() {
+            let end = |start: u32| start.checked_add(mapping.size());
+            let fits = end(mapping.container_id()).is_some() && end(mapping.host_id()).is_some();
+            if mapping.size() == 0 || !fits {
+                let why = format!("maps {} ids, which is out of range", mapping.size());
+                return Err(invalid(format!("{field}[{index}].size"), why));
+            }
+        }
+        let by_itself = own.is_none_or(
+            |own| matches!(mappings.as_slice(), [one] if one.size() == 1 && one.host_id() == own),
+        );
+        Ok(Self { field, file, program: (!by_itself).then_some(program), mappings })
+    }
+
+    fn require(&self, field: &str, id: u32) -> Result<()> {
+        let contains =
+            |m: &LinuxIdMapping| (m.container_id()..m.container_id() + m.size()).contains(&id);
+        if self.mappings.iter().any(contains) {
+            return Ok(());
+        }
+        Err(invalid(field, format!("{id} is not mapped by {}", self.field)))
+    }
+
+    fn write(&self, pid: u32) -> Result<()> {
+        let numbers = |m: &LinuxIdMapping| [m.container_id(), m.host_id(), m.size()];
+        let Some(program) = self.program else {
+            let line = |m| numbers(m).map(|n| n.to_string()).join(" ") + "\n";
+            let text: String = self.mappings.iter().map(line).collect();
+            let path = PathBuf::from(format!("{pid}/{}", self.file));
+            return proc::write(&path, &text).context(|| self.field.to_owned());
+        };
+        let numbers = self.mappings.iter().flat_map(numbers).map(|number| number.to_string());
+        let output = Command::new(program).arg(pid.to_string()).args(numbers).output();
+        let failed = |why: String| Error::failed(format!("{}: run {program}", self.field), why);
+        let output = output.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => failed(
+                "it is not installed (package uidmap or shadow-utils); without it an ordinary \
+                 user can map only the own id"
+                    .into(),
+            ),
+            _ => failed(error.to_string()),
+        })?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let file = if self.file == "uid_map" { "/etc/subuid" } else { "/etc/subgid" };
+        Err(failed(format!("{}: {}; see {file}", output.status, stderr.trim())))
+    }
+}
+
+/// Whether the caller is in a user namespace other than the first, whose ids are all ids.
+pub fn in_user_namespace() -> bool {
+    let whole = |line: &str| line.split_whitespace().eq(["0", "0", "4294967295"]);
+    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.lines().any(whole))
+}
+
+/// Whether the caller's user namespace lets the list of groups be changed.
+pub(crate) fn may_set_groups() -> bool {
+    // Kernels without user namespaces have no such file.
+    std::fs::read_to_string("/proc/self/setgroups").map_or(true, |text| text.trim() == "allow")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(own: Option<u32>, mappings: &[[u32; 3]]) -> Result<Map> {
+        let mappings: Vec<LinuxIdMapping> = mappings
+            .iter()
+            .map(|[container, host, size]| {
+                let json = serde_json::json!({
+                    "containerID": container, "hostID": host, "size": size
+                });
+                serde_json::from_value(json).unwrap()
+            })
+            .collect();
+        Map::new(("linux.uidMappings", "uid_map", "newuidmap"), Some(&mappings), own)
+    }
+
+    #[test]
+    fn an_ordinary_user_maps_the_own_id_alone_and_the_rest_by_a_program() {
+        let program = |own, mappings: &[[u32; 3]]| map(own, mappings).unwrap().program;
+        assert_eq!(program(Some(1000), &[[0, 1000, 1]]), None);
+        assert_eq!(program(Some(1000), &[[0, 1000, 2]]), Some("newuidmap"));
+        assert_eq!(program(Some(1000), &[[0, 1001, 1]]), Some("newuidmap"));
+        assert_eq!(program(Some(1000), &[[0, 1000, 1], [1, 100_000, 65536]]), Some("newuidmap"));
+        assert_eq!(program(None, &[[0, 100_000, 65536]]), None);
+    }
+
+    #[test]
+    fn ids_out_of_range_or_without_a_mapping_are_named() {
+        let error = map(None, &[[0, 5, 1], [1, u32::MAX, 2]]).unwrap_err();
+        assert_eq!(error.to_string(), "linux.uidMappings[1].size");
+        assert!(map(None, &[[0, 5, 0]]).is_err());
+        assert!(map(None, &[]).is_err());
+        let map = map(None, &[[0, 5, 1], [10, 20, 5]]).unwrap();
+        assert!(map.require("x", 0).is_ok() && map.require("x", 14).is_ok());
+        assert!(map.require("x", 1).is_err() && map.require("x", 15).is_err());
+    }
+}
