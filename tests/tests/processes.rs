@@ -11,7 +11,15 @@ in_both!(ps_shows_the_containers_processes_with_pss_own_options, |h: &Harness| {
     h.new_container(&["run", "--detach"], &bundle, "box").ok();
     let ps = |options: &[&str]| h.runhcs(&[&["ps", "box"], options].concat()).ok().stdout;
     let lines = |text: &str| text.lines().skip(1).count();
-    eventually(|| ps(&[]).contains("sleep 2222") && lines(&ps(&[])) == 2, || ps(&[]));
+    // Until both have become what they are to be: a shell's command line names them before that.
+    let programs = || {
+        let text = ps(&["--", "-o", "pid,args"]);
+        let rows = text.lines().skip(1).map(str::trim_start);
+        let mut rows: Vec<_> = rows.filter_map(|row| Some(row.split_once(' ')?.1)).collect();
+        rows.sort();
+        rows.join(",")
+    };
+    eventually(|| programs() == "sleep 1111,sleep 2222", programs);
     let full = ps(&[]);
     assert!(full.lines().next().unwrap().contains("PPID"), "{full}");
     assert!(full.lines().skip(1).all(|line| line.starts_with("www-data")), "{full}");
@@ -44,7 +52,7 @@ in_both!(ps_shows_the_containers_processes_with_pss_own_options, |h: &Harness| {
     assert!(pids.contains(&exec), "{pids:?}");
     // In a VM, those that something on this host stands for.
     assert_eq!(pids.len(), if h.isolation == Isolation::Vm { 2 } else { 3 }, "{pids:?}");
-    assert!(ps(&[]).contains("sleep 3333"));
+    eventually(|| ps(&[]).contains("sleep 3333"), || ps(&[]));
     h.runhcs(&["delete", "--force", "box"]).ok();
 });
 
