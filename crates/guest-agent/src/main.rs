@@ -6,6 +6,7 @@
 mod boot;
 mod engine;
 mod log;
+mod namespaces;
 mod network;
 mod processes;
 mod reaper;

@@ -17,6 +17,7 @@ use runhcs_protocol::stream::Stream;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
+use crate::namespaces::{self, Joinable, Namespaces};
 use crate::reaper::{Exit, Reaper};
 use crate::volumes::{Volume, Volumes};
 use crate::{boot, engine};
@@ -49,6 +50,7 @@ struct Guest {
     directory: PathBuf,
     main: Rc<Process>,
     execs: RefCell<HashMap<u64, Rc<Process>>>,
+    namespaces: Namespaces,
     /// Needed as long as the container exists.
     _volumes: Vec<Rc<Volume>>,
 }
@@ -118,7 +120,12 @@ impl Server {
     }
 
     async fn create_in(&self, request: CreateContainer, directory: PathBuf) -> Outcome<u32> {
-        let CreateContainer { id, spec } = request;
+        let CreateContainer { id, mut spec } = request;
+        let find = |id: &str| self.guest(&id.parse().ok()?).ok();
+        namespaces::resolve(&mut spec, find, |guest| Joinable {
+            namespaces: &guest.namespaces,
+            ended: guest.main.exit.borrow().is_some(),
+        })?;
         let terminal = spec.process().as_ref().is_some_and(|p| p.terminal() == Some(true));
         let volumes = self.volumes.of(&spec)?;
         let (ours, theirs) = Ends::new(terminal)?;
@@ -144,7 +151,15 @@ impl Server {
         let main = Rc::new(ours.process(init, self.reaper.await_exit(init.pid, &call))?);
         let container = Container { resources, init: Some(init) };
         let execs = RefCell::default();
-        let guest = Guest { container, spec, directory, main, execs, _volumes: volumes };
+        let namespaces = match Namespaces::of(init.pid) {
+            Ok(namespaces) => namespaces,
+            Err(failure) => {
+                engine::run(move || container.delete()).await?;
+                return Err(failure);
+            }
+        };
+        let guest =
+            Guest { container, spec, directory, main, execs, namespaces, _volumes: volumes };
         self.guests.borrow_mut().insert(id, Rc::new(guest));
         Ok(init.pid)
     }

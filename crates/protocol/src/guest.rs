@@ -110,6 +110,8 @@ pub enum Request {
     /// Makes the guest's first network namespace hold the pod's network, also when it held another
     /// before. Answered by `Done`.
     ConfigureNetwork(Box<Network>),
+    /// Answered by `Done` at once, whatever else is under way.
+    Ping,
     /// Writes back what the guest has cached and answers `Done`; the VM may then be stopped.
     Sync,
 }
@@ -135,6 +137,7 @@ impl Request {
             Self::DeleteContainer(_) => "delete container",
             Self::DeleteProcess(_) => "forget process",
             Self::ConfigureNetwork(_) => "configure network",
+            Self::Ping => "ping",
             Self::Sync => "sync",
         }
     }
@@ -158,7 +161,7 @@ impl Request {
             | Self::PauseContainer(id)
             | Self::ResumeContainer(id)
             | Self::DeleteContainer(id) => id,
-            Self::ConfigureNetwork(_) | Self::Sync => return None,
+            Self::ConfigureNetwork(_) | Self::Ping | Self::Sync => return None,
         })
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{LinuxResources, Spec};
 use runhcs_compute::{ComputeSystem, ContainerId, OomNotice, Stats, Status};
 use runhcs_container::{Container, Init, Resources};
-use runhcs_state::{Entry, ProcessHandle, Record, Store};
+use runhcs_state::{Entry, ProcessHandle, Record, Store, VmPlace};
 use runhcs_uvm::{Vm, VmContainer};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,8 @@ pub mod value {
     pub const MAIN: &str = "main";
     /// The configuration.
     pub const CONFIG: &str = "config";
+    /// The control groups of the VM that the container owns ([`runhcs_container::CgroupPaths`]).
+    pub const VM_GROUP: &str = "vm-group";
 }
 
 /// A container's main process.
@@ -61,7 +63,7 @@ impl Existing {
         let record = entry.record()?;
         let main: Option<Main> = entry.get(value::MAIN)?;
         let service = match &record.vm {
-            Some(place) => match host_entry(store, &record.id, entry, &place.host_id) {
+            Some(place) => match host_directory(store, entry, &record, place) {
                 Some(dir) => {
                     Service::Vm(VmContainer { vm: Vm::at(&dir.join("vm")), id: record.id.clone() })
                 }
@@ -102,7 +104,16 @@ impl Existing {
 
     /// Its compute system, for a verb that needs one.
     pub fn require(&self) -> Result<&dyn ComputeSystem> {
-        self.system().with_context(|| format!("container {} is still being created, or its creation was cut off; `delete --force {0}` clears it", self.record.id))
+        self.system().with_context(|| {
+            let id = &self.record.id;
+            match self.main {
+                Some(_) => format!("container {id} has stopped{}", self.because(Status::Stopped)),
+                None => format!(
+                    "container {id} is still being created, or its creation was cut off; \
+                     `delete --force {id}` clears it"
+                ),
+            }
+        })
     }
 
     /// What it is doing. A VM that has ended has taken its containers with it.
@@ -180,7 +191,33 @@ impl Existing {
         if allowed.contains(&status) {
             return Ok(status);
         }
-        bail!("cannot {operation} container {} that is {status}", self.record.id)
+        bail!(
+            "cannot {operation} container {} that is {status}{}",
+            self.record.id,
+            self.because(status)
+        )
+    }
+
+    /// An error with that added, if it comes from the container's having stopped.
+    pub fn explained(&self, error: anyhow::Error) -> anyhow::Error {
+        match error.downcast_ref() {
+            Some(runhcs_compute::Error::InvalidStatus { status: Status::Stopped, .. }) => {
+                anyhow::anyhow!("{error}{}", self.because(Status::Stopped))
+            }
+            _ => error,
+        }
+    }
+
+    /// What to say in an error besides that the container has stopped: how its VM has ended, if
+    /// that has.
+    pub fn because(&self, status: Status) -> String {
+        let reason = match (&self.service, &self.record.vm) {
+            _ if status != Status::Stopped => None,
+            (Service::Vm(container), _) => container.vm.obituary(),
+            (Service::None, Some(place)) => Some(format!("{} was deleted", place.host_id)),
+            _ => None,
+        };
+        reason.map_or_else(String::new, |reason| format!("; its virtual machine is gone: {reason}"))
     }
 }
 
@@ -204,17 +241,20 @@ impl OomWatch<'_> {
     }
 }
 
-/// The directory of the VM host's entry; `None` if it is gone.
-fn host_entry(
+/// The directory of the VM host's entry; `None` if it is gone, also if another container has its
+/// id now.
+fn host_directory(
     store: &Store,
-    id: &ContainerId,
     entry: &Entry,
-    host: &ContainerId,
+    record: &Record,
+    place: &VmPlace,
 ) -> Option<std::path::PathBuf> {
-    if id == host {
+    if record.is_vm_host() {
         return Some(entry.dir().to_owned());
     }
-    store.entry(host).ok().map(|host| host.dir().to_owned())
+    let host = store.entry(&place.host_id).ok()?;
+    let same = host.record().ok()?.unique_id == place.host_unique_id;
+    same.then(|| host.dir().to_owned())
 }
 
 /// The configuration the container was created from.

@@ -20,6 +20,7 @@ mod pod_network;
 mod progress;
 mod shim;
 mod terminal;
+mod vm_group;
 
 use std::process::ExitCode;
 

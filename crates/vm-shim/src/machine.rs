@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use runhcs_protocol::CONTROL_PORT;
 use runhcs_protocol::shim::Info;
-use runhcs_uvm::{Launch, files};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use runhcs_uvm::{Launch, console, files};
+use rustix::thread::CapabilitySet;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::sync::oneshot;
 
 use crate::agent::{self, Agent, Greeted};
@@ -23,14 +24,18 @@ use crate::share::Namespace;
 use crate::tail::Tail;
 use crate::vm_dir::VmDir;
 use crate::vsock::Vsock;
-use crate::{log, sockets, virtiofs};
+use crate::{capabilities, log, sockets, virtiofs};
 
 /// What Linux writes when it gives up; a long account of its state follows.
 const PANIC: &str = "Kernel panic";
-/// How many of the console's last lines an error shows.
-const CONSOLE_LINES: usize = 8;
 /// When something of the VM ends, QEMU's end may be the cause and be seen this much later.
 const QEMU_FIRST: Duration = Duration::from_millis(200);
+/// The most of a line of QEMU's that is logged, in bytes.
+const MAX_MESSAGE: usize = 4096;
+/// What the shim goes on needing once the VM's processes are started: mounts and namespaces, the
+/// pod's network, and ending QEMU, which is another user.
+const CAPABILITIES: CapabilitySet =
+    CapabilitySet::SYS_ADMIN.union(CapabilitySet::NET_ADMIN).union(CapabilitySet::KILL);
 /// How long QEMU may take to quit before it is killed.
 const QUIT_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -101,9 +106,6 @@ impl Machine {
             virtiofs::spawn(&namespace.share_dir(), private_dir, log, Inherit::new(&life)?)?;
         let mut virtiofs = Child::new("the virtiofs daemon", virtiofs)?;
         let (listener, vsock_socket) = sockets::waiting_connection(&private_dir.join("vsock"))?;
-        let vsock =
-            Vsock::start(listener, CONTROL_PORT).context("cannot start the vsock device")?;
-
         let qemu_sockets = qemu::Sockets {
             console: console_socket,
             monitor: qemu_monitor,
@@ -115,6 +117,10 @@ impl Machine {
         let child =
             qemu::spawn(&program, &root, launch, accelerator, &qemu_sockets, &life, qemu_messages)?;
         let mut qemu = Child::new("QEMU", child)?;
+        // Before there are other threads, each of which would have to do the same.
+        capabilities::keep(CAPABILITIES).context("cannot drop capabilities")?;
+        let vsock =
+            Vsock::start(listener, CONTROL_PORT).context("cannot start the vsock device")?;
         // QEMU's ends are QEMU's alone, so that they end with it.
         drop((qemu_sockets, life));
         if let Some((carried, _)) = &mut network {
@@ -243,20 +249,11 @@ impl Observer {
         for line in self.messages.lines(3) {
             text += &format!("; {line}");
         }
-        let lines = self.console.lines(CONSOLE_LINES);
-        if lines.is_empty() {
-            text += "; the guest's console is empty";
-        } else {
-            text += &format!("; the guest's console ({}) ends with:", self.console_log.display());
-        }
-        for line in lines {
-            text += &format!("\n    {line}");
-        }
-        text
+        text + &console::excerpt(self.console.all(), &self.console_log)
     }
 }
 
-/// Logs what QEMU writes to standard error.
+/// Logs what QEMU writes to standard error, whose lines may be of any length.
 async fn log_messages(pipe: OwnedFd, tail: Tail) {
     let receiver = match tokio::net::unix::pipe::Receiver::from_owned_fd(pipe) {
         Ok(receiver) => receiver,
@@ -265,10 +262,16 @@ async fn log_messages(pipe: OwnedFd, tail: Tail) {
             return;
         }
     };
-    let mut lines = BufReader::new(receiver).split(b'\n');
-    while let Ok(Some(line)) = lines.next_segment().await {
-        tail.push(&line);
+    let mut pipe = BufReader::new(receiver);
+    loop {
+        let mut line = Vec::new();
+        match (&mut pipe).take(MAX_MESSAGE as u64).read_until(b'\n', &mut line).await {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => return,
+        }
+        let line = line.strip_suffix(b"\n").unwrap_or(&line);
+        tail.push(line);
         tail.push(b"\n");
-        tracing::warn!(message = %String::from_utf8_lossy(&line), "QEMU");
+        tracing::warn!(target: log::QEMU, message = %String::from_utf8_lossy(line), "QEMU");
     }
 }

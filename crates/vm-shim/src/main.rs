@@ -23,6 +23,7 @@ mod machine;
 mod network;
 mod pod;
 mod qemu;
+mod replies;
 mod serve;
 mod server;
 mod share;

@@ -15,7 +15,11 @@ pub fn run(globals: &Globals, args: &KillArgs) -> Result<u8> {
         // Processes can be left in a container without a pid namespace of its own.
         Status::Stopped if args.all && existing.container().is_some() => {}
         Status::Stopped if args.all => return Ok(0),
-        Status::Stopped => bail!("container not running: {} has stopped", args.id),
+        Status::Stopped => bail!(
+            "container not running: {} has stopped{}",
+            args.id,
+            existing.because(Status::Stopped)
+        ),
         _ => {}
     }
     existing.require()?.signal(args.signal, scope)?;

@@ -20,7 +20,7 @@ use crate::globals::{Globals, is_privileged};
 use crate::guest_spec::{GuestSpec, PodView};
 use crate::pod_network::PodNetwork;
 use crate::progress::Progress;
-use crate::{hooks, logging, pid_file, shim, terminal};
+use crate::{hooks, logging, pid_file, shim, terminal, vm_group};
 
 /// A container that was created.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ pub fn create(globals: &Globals, args: &CreateArgs) -> Result<Created> {
             }
             let vm = if record.is_vm_host() {
                 let network = network.as_ref().map(PodNetwork::path);
-                launch_vm(&mut flow, globals, args, &entry, &bundle, network)?
+                launch_vm(&mut flow, globals, args, &entry, &bundle, &place, network)?
             } else {
                 let host = store.entry(&vm.host_id)?;
                 let current = host.record()?.unique_id;
@@ -183,6 +183,7 @@ fn launch_vm(
     args: &CreateArgs,
     entry: &Rc<Locked>,
     bundle: &Bundle,
+    place: &Place,
     network: Option<PathBuf>,
 ) -> Result<Vm> {
     let options = flow.step("vm-options", || {
@@ -198,6 +199,17 @@ fn launch_vm(
         }
         Ok(options)
     })?;
+    let group = flow.step("vm-group-plan", || {
+        vm_group::plan(&args.id, &bundle.spec, &options, place.sandbox_id.is_some())
+    })?;
+    if let Some(group) = &group {
+        let owner = Rc::clone(entry);
+        flow.step_with_undo(
+            "vm-group",
+            move || vm_group::remove(&owner),
+            || vm_group::create(entry, group),
+        )?;
+    }
     let directory = entry.dir().join("vm");
     let program = globals.config.vm_shim()?;
     let launch = Launch {
@@ -205,6 +217,7 @@ fn launch_vm(
         dir: directory.clone(),
         options,
         network,
+        cgroups: group.map_or_else(Vec::new, |group| group.directories()),
         console: args.vm_console.clone(),
         log_level: if globals.args.debug { "debug" } else { "info" }.to_owned(),
         log_json: globals.args.log_format == crate::cli::LogFormat::Json,
