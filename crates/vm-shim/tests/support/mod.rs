@@ -73,6 +73,7 @@ impl Pod {
             dir: dir.path().to_owned(),
             options,
             network: None,
+            cgroups: Vec::new(),
             console: None,
             log_level: "debug,virtiofsd=info".to_owned(),
             log_json: false,
