@@ -8,7 +8,8 @@ use runhcs_container::{CgroupPaths, ProcessGroup};
 use runhcs_spec::VmOptions;
 use runhcs_state::{Entry, Locked};
 
-use crate::existing::value;
+/// The value of the owner's entry that says what there is to be removed.
+const GROUP: &str = "vm-group";
 
 /// What QEMU, its translated code, the virtiofs daemon and the VM shim need beside the guest's
 /// memory, in MiB.
@@ -38,13 +39,13 @@ pub fn plan(
 
 /// Makes them; what there is to be removed is written down before.
 pub fn create(entry: &Locked, group: &ProcessGroup) -> Result<()> {
-    entry.put(value::VM_GROUP, group.paths())?;
+    entry.put(GROUP, group.paths())?;
     Ok(group.create()?)
 }
 
 /// Removes them. The VM has ended.
 pub fn remove(entry: &Entry) -> Result<()> {
-    let paths: Option<CgroupPaths> = entry.get(value::VM_GROUP)?;
+    let paths: Option<CgroupPaths> = entry.get(GROUP)?;
     Ok(paths.map_or(Ok(()), ProcessGroup::remove)?)
 }
 
