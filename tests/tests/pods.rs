@@ -87,7 +87,8 @@ in_both!(a_pod_may_share_its_processes, |h: &Harness| {
     };
     assert_eq!(command(1), "sleep 1000 ");
     for id in ["one", "two"] {
-        let own = h.runhcs(&["exec", "pod", "sh", "-c", "grep -l 2000 /proc/[0-9]*/cmdline"]).ok();
+        let own =
+            h.runhcs(&["exec", "pod", "sh", "-c", "grep -l [2]000 /proc/[0-9]*/cmdline"]).ok();
         assert_eq!(own.stdout.lines().count(), 2, "{id}: {own:?}");
         h.runhcs(&["exec", id, "sh", "-c", "kill -0 1"]).ok();
     }

@@ -85,13 +85,20 @@ impl Vm {
         if let Ok(file) = File::open(self.dir.join(files::OBITUARY)) {
             let mut text = Vec::new();
             file.take(MAX_OBITUARY).read_to_end(&mut text).ok()?;
-            return Some(String::from_utf8_lossy(&text).into_owned());
+            if !text.is_empty() {
+                return Some(String::from_utf8_lossy(&text).into_owned());
+            }
+            return Some(self.with_console("the reason could not be written down"));
         }
         // A shim that ends by itself takes its socket away.
         self.dir.join(files::SOCKET).symlink_metadata().ok()?;
+        Some(self.with_console("the VM shim was killed"))
+    }
+
+    fn with_console(&self, reason: &str) -> String {
         let log = self.dir.join(files::CONSOLE);
         let lines = console::last_lines(&log).unwrap_or_default();
-        Some(format!("the VM shim was killed{}", console::excerpt(lines, &log)))
+        reason.to_owned() + &console::excerpt(lines, &log)
     }
 
     fn is_locked(&self, file: &str) -> Result<bool> {

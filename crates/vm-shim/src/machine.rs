@@ -164,6 +164,7 @@ impl Machine {
             pid: std::process::id(),
             accelerator: accelerator.name().to_owned(),
             kernel,
+            network: network.as_ref().map(|(carried, _)| carried.path()),
             console_log: observer.console_log.clone(),
         };
         let agent = Agent::start(greeted, lost.clone());

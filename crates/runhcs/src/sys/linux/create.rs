@@ -143,7 +143,12 @@ impl Service for CreationService<'_> {
 
     fn create_in_vm(&mut self, flow: &mut Transaction, vm: Vm) -> Result<Main> {
         let Claimed { globals, args, bundle, record, entry } = &self.claimed;
-        let network = self.network.as_ref().map(PodNetwork::path).or(record.netns.clone());
+        let network = match (&self.network, &record.netns) {
+            (Some(network), _) => Some(network.path()),
+            // That of a process that is gone; the VM still has it.
+            (None, Some(path)) if !path.exists() => vm.info()?.network,
+            (None, path) => path.clone(),
+        };
         let spec = flow.step("guest-spec", || {
             let pod = PodView::collect(&globals.store, record)?;
             GuestSpec::translate(&bundle.spec, record, &pod)

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use runhcs_compute::ContainerId;
+use runhcs_compute::{ContainerId, Error};
 use runhcs_protocol::guest::ProcessKey;
 use runhcs_uvm::{LocalStdio, Vm};
 
@@ -135,9 +135,9 @@ pub fn run(_globals: &Globals, args: &ShimArgs) -> Result<u8> {
             Ok(status.code())
         }
         Err(error) => {
-            let what = match why_lost(&Vm::at(&args.vm)) {
+            let what = match why_lost(&Vm::at(&args.vm), &error) {
                 Some(reason) => {
-                    format!("container {}: its virtual machine is gone: {reason}", args.id)
+                    format!("container {} was lost with its virtual machine: {reason}", args.id)
                 }
                 None => format!("{:#}", anyhow::Error::from(error)),
             };
@@ -148,9 +148,14 @@ pub fn run(_globals: &Globals, args: &ShimArgs) -> Result<u8> {
     }
 }
 
-/// Why the VM has ended, if it has. It may be about to: its shim's connections can close a moment
-/// before its lock.
-fn why_lost(vm: &Vm) -> Option<String> {
+/// Why the VM has ended, if its shim can't have said so any more.
+fn why_lost(vm: &Vm, error: &Error) -> Option<String> {
+    let disconnected =
+        matches!(error, Error::Failed { source, .. } if source.is::<std::io::Error>());
+    if !disconnected {
+        return None;
+    }
+    // Its connections can close a moment before its lock.
     let until = Instant::now() + ENDING;
     loop {
         let reason = vm.obituary();
