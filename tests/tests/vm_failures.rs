@@ -56,7 +56,7 @@ impl<'a> Pod<'a> {
     }
 
     /// The VM has ended for this reason: everybody has stopped, learns why, and can be deleted.
-    fn is_lost(self, reason: &str) {
+    fn expect_lost(self, reason: &str) {
         let (h, id) = (self.h, self.h.token.as_str());
         for container in [id, "member"] {
             h.wait_status(container, "stopped");
@@ -96,7 +96,7 @@ fn a_killed_qemu() {
     vm("killed QEMU", |h| {
         let pod = Pod::new(h, unchanged);
         signal("-9", &process(h, "guest="));
-        pod.is_lost("QEMU was killed by signal 9");
+        pod.expect_lost("QEMU was killed by signal 9");
     });
 }
 
@@ -105,7 +105,7 @@ fn a_killed_virtiofs_daemon() {
     vm("killed virtiofs daemon", |h| {
         let pod = Pod::new(h, unchanged);
         signal("-9", &process(h, "virtiofs --listen"));
-        pod.is_lost("the virtiofs daemon was killed by signal 9");
+        pod.expect_lost("the virtiofs daemon was killed by signal 9");
     });
 }
 
@@ -114,7 +114,7 @@ fn a_killed_vm_shim() {
     vm("killed VM shim", |h| {
         let pod = Pod::new(h, unchanged);
         signal("-9", &process(h, "vm-shim serve"));
-        pod.is_lost("the VM shim was killed");
+        pod.expect_lost("the VM shim was killed");
     });
 }
 
@@ -124,7 +124,7 @@ fn a_panic_of_the_guests_kernel() {
         let pod = Pod::new(h, privileged);
         // Whether it is answered is not the question.
         h.runhcs(&["exec", &h.token, "sh", "-c", "echo c > /proc/sysrq-trigger"]);
-        pod.is_lost("Kernel panic - not syncing: sysrq triggered crash");
+        pod.expect_lost("Kernel panic - not syncing: sysrq triggered crash");
     });
 }
 
@@ -136,7 +136,7 @@ fn a_killed_agent() {
         let script = "text=$(grep -m 1 r-xp /proc/1/maps | cut -d - -f 1)
             dd if=/dev/zero of=/proc/1/mem bs=4096 count=256 conv=notrunc seek=$((0x$text / 4096))";
         h.runhcs(&["exec", &h.token, "sh", "-c", script]);
-        pod.is_lost("Attempted to kill init");
+        pod.expect_lost("Attempted to kill init");
     });
 }
 

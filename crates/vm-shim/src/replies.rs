@@ -15,46 +15,42 @@ const MAX_CAUSES: usize = 16;
 
 /// An answer that no agent of ours gives.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the guest agent's answer makes no sense: {0}")]
-pub struct Nonsense(&'static str);
+#[error("the guest agent's answer makes no sense: it is none to what was asked, or can't be")]
+pub struct Nonsense;
 
 /// The answer, if it is one to this request.
 pub fn check(request: &Request, reply: Reply) -> Result<Reply, Nonsense> {
-    let fits = match (request, &reply) {
-        (_, Reply::Failed(_)) => true,
-        (Request::CreateContainer(_), Reply::Process { exec, pid }) => {
-            exec.is_none() && is_pid(*pid)
-        }
-        (Request::CreateProcess(_), Reply::Process { exec, pid }) => exec.is_some() && is_pid(*pid),
-        (Request::WaitProcess(_), Reply::Exited(status)) => is_status(*status),
-        (Request::ListProcesses(_), Reply::Processes(pids)) => pids.iter().all(|pid| is_pid(*pid)),
-        (Request::ContainerStatus(_), Reply::Status(_))
-        | (Request::DescribeProcesses(_), Reply::ProcessTable(_))
-        | (Request::ContainerStats(_), Reply::Stats(_))
-        | (Request::WaitOom(_), Reply::Oom(_)) => true,
-        (
-            Request::StartContainer(_)
-            | Request::SignalProcess { .. }
-            | Request::ResizeTerminal { .. }
-            | Request::PauseContainer(_)
-            | Request::ResumeContainer(_)
-            | Request::UpdateContainer(_)
-            | Request::DeleteContainer(_)
-            | Request::DeleteProcess(_)
-            | Request::ConfigureNetwork(_)
-            | Request::Ping
-            | Request::Sync,
-            Reply::Done,
-        ) => true,
-        _ => return Err(Nonsense("it is none to what was asked")),
-    };
-    if !fits {
-        return Err(Nonsense("it holds what can't be"));
+    if let Reply::Failed(failure) = reply {
+        return Ok(Reply::Failed(presentable(failure)));
     }
-    Ok(match reply {
-        Reply::Failed(failure) => Reply::Failed(presentable(failure)),
-        reply => reply,
-    })
+    let fits = match request {
+        Request::CreateContainer(_) => {
+            matches!(reply, Reply::Process { exec: None, pid } if is_pid(pid))
+        }
+        Request::CreateProcess(_) => {
+            matches!(reply, Reply::Process { exec: Some(_), pid } if is_pid(pid))
+        }
+        Request::WaitProcess(_) => matches!(reply, Reply::Exited(status) if is_status(status)),
+        Request::ListProcesses(_) => {
+            matches!(&reply, Reply::Processes(pids) if pids.iter().all(|pid| is_pid(*pid)))
+        }
+        Request::ContainerStatus(_) => matches!(reply, Reply::Status(_)),
+        Request::DescribeProcesses(_) => matches!(reply, Reply::ProcessTable(_)),
+        Request::ContainerStats(_) => matches!(reply, Reply::Stats(_)),
+        Request::WaitOom(_) => matches!(reply, Reply::Oom(_)),
+        Request::StartContainer(_)
+        | Request::SignalProcess { .. }
+        | Request::ResizeTerminal { .. }
+        | Request::PauseContainer(_)
+        | Request::ResumeContainer(_)
+        | Request::UpdateContainer(_)
+        | Request::DeleteContainer(_)
+        | Request::DeleteProcess(_)
+        | Request::ConfigureNetwork(_)
+        | Request::Ping
+        | Request::Sync => matches!(reply, Reply::Done),
+    };
+    if fits { Ok(reply) } else { Err(Nonsense) }
 }
 
 fn is_pid(pid: u32) -> bool {

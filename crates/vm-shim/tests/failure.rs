@@ -153,7 +153,7 @@ fn agents_that_misbehave_later() {
     let error =
         chain(&vm.create_container(&id, &spec(root.path(), &["true"], vec![])).unwrap_err());
     assert!(error.contains("connection to the guest agent was lost"), "{error}");
-    pod.assert_gone(Duration::from_secs(1));
+    pod.assert_gone(Duration::from_secs(5));
 
     // The host listens for the agent once.
     let pod = fake(image.path(), "second-link");

@@ -43,7 +43,7 @@ pub fn arguments(launch: &Launch, accelerator: Usable, sockets: &Sockets<'_>) ->
     push(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
 
     push(&["-machine", machine(options)]);
-    push(&["-accel", accelerator.name()]);
+    push(&["-accel", accelerator.argument()]);
     push(&["-cpu", accelerator.cpu(), "-smp", &options.vcpus.to_string()]);
     let size = format!("{}M", options.memory_mib);
     // Shared, because the vsock device and the virtiofs daemon read and write the guest's memory.
