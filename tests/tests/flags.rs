@@ -22,6 +22,7 @@ in_both!(debug_logs_each_step_with_its_time, |h: &Harness| {
             "load",
             "place",
             "claim",
+            "disks",
             "network",
             "hooks",
             "vm-options",

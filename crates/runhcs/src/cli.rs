@@ -114,6 +114,10 @@ pub enum Verb {
     Events(EventsArgs),
     /// Have a VM follow its pod's network.
     Sync(SyncArgs),
+    /// Make a scratch disk: an ext4 file system in a sparse image.
+    CreateScratch(CreateScratchArgs),
+    /// Make an ext4 file system on a disk that exists.
+    PrepareDisk(PrepareDiskArgs),
     /// Write a new config.json.
     Spec(SpecArgs),
     /// Print what this runtime supports as JSON.
@@ -143,7 +147,12 @@ impl Verb {
                 return split_id(operands).ok().map(|(id, _)| id);
             }
             Self::Sync(args) => return args.id.clone(),
-            Self::List(_) | Self::Spec(_) | Self::Features | Self::HoldNetwork(_) => return None,
+            Self::List(_)
+            | Self::CreateScratch(_)
+            | Self::PrepareDisk(_)
+            | Self::Spec(_)
+            | Self::Features
+            | Self::HoldNetwork(_) => return None,
         };
         Some(id.clone())
     }
@@ -373,6 +382,32 @@ fn interval(text: &str) -> Result<Duration, String> {
         return Err("the interval must be greater than 0".to_owned());
     }
     Ok(interval)
+}
+
+/// What scratch disk to make.
+#[derive(Args, Debug)]
+pub struct CreateScratchArgs {
+    /// The image, which must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub destpath: PathBuf,
+    /// Its size in GiB; it takes as much space as is written to it.
+    #[arg(long = "sizeGB", value_name = "GIB", default_value_t = 20)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=16384))]
+    pub size: u64,
+    /// An image to copy, whatever its size; made first if it doesn't exist.
+    #[arg(long, value_name = "FILE")]
+    pub cache_path: Option<PathBuf>,
+}
+
+/// Which disk to prepare.
+#[derive(Args, Debug)]
+pub struct PrepareDiskArgs {
+    /// The image or block device.
+    #[arg(long, value_name = "FILE")]
+    pub destpath: PathBuf,
+    /// Overwrite what it holds.
+    #[arg(long, short)]
+    pub force: bool,
 }
 
 /// Where to write a configuration.

@@ -8,6 +8,8 @@ use serde::Deserialize;
 
 /// Where the configuration is if nothing else is said. It may be missing there.
 const DEFAULT: &str = "/etc/runhcs/config.toml";
+/// On a disk, unlike the state.
+const DEFAULT_SCRATCH: &str = "/var/lib/runhcs/scratch";
 
 /// The configuration file's content; everything has a default.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -19,6 +21,8 @@ pub struct Config {
     pub owner: Option<String>,
     /// The VM shim; by default beside this program.
     pub vm_shim: Option<PathBuf>,
+    /// Where scratch disks are that are made for a container.
+    pub scratch_directory: Option<PathBuf>,
     /// Defaults of utility VMs.
     pub vm: VmDefaults,
 }
@@ -42,6 +46,11 @@ impl Config {
             let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
             anyhow::anyhow!("line {line}: {}", error.message().replace('\n', "; "))
         })
+    }
+
+    /// Where scratch disks are that are made for a container.
+    pub fn scratch_directory(&self) -> PathBuf {
+        self.scratch_directory.clone().unwrap_or_else(|| DEFAULT_SCRATCH.into())
     }
 
     /// The VM shim's program.

@@ -7,7 +7,9 @@ mod cli;
 mod commands;
 mod config;
 mod create;
+mod disks;
 mod existing;
+mod ext4;
 mod faults;
 mod foreground;
 mod globals;
@@ -49,7 +51,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<u8> {
-    // `spec` and `features` need none, and work where there is no place for state.
+    // `spec`, `features` and what makes disks need none, and work where there is no place for state.
     let globals = || Globals::new(cli.global);
     match cli.verb {
         Verb::Create(args) => commands::create::run(&globals()?, &args),
@@ -67,6 +69,8 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Verb::Update(args) => commands::update::run(&globals()?, &args),
         Verb::Events(args) => commands::events::run(&globals()?, &args),
         Verb::Sync(args) => commands::sync::run(&globals()?, &args),
+        Verb::CreateScratch(args) => commands::create_scratch::run(&args),
+        Verb::PrepareDisk(args) => commands::prepare_disk::run(&args),
         Verb::Spec(args) => commands::spec::run(&args),
         Verb::Features => commands::features::run(),
         Verb::Shim(args) => shim::run(&globals()?, &args),

@@ -153,7 +153,7 @@ fn agents_that_misbehave_later() {
     let pod = fake(image.path(), "close");
     let vm = pod.launch();
     let error =
-        chain(&vm.create_container(&id, &spec(root.path(), &["true"], vec![])).unwrap_err());
+        chain(&vm.create_container(&id, &spec(root.path(), &["true"], vec![]), &[]).unwrap_err());
     assert!(error.contains("connection to the guest agent was lost"), "{error}");
     pod.assert_gone(Duration::from_secs(1));
 
@@ -176,7 +176,7 @@ fn agents_that_misbehave_later() {
     let pod = fake(image.path(), "nonsense");
     let vm = pod.launch();
     let error =
-        chain(&vm.create_container(&id, &spec(root.path(), &["true"], vec![])).unwrap_err());
+        chain(&vm.create_container(&id, &spec(root.path(), &["true"], vec![]), &[]).unwrap_err());
     assert!(error.contains("makes no sense"), "{error}");
     let container = VmContainer { vm, id: id.clone() };
     assert!(chain(&container.status().unwrap_err()).contains("makes no sense"));

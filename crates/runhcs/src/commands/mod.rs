@@ -1,6 +1,7 @@
 //! One file a verb.
 
 pub mod create;
+pub mod create_scratch;
 pub mod delete;
 pub mod events;
 pub mod exec;
@@ -8,6 +9,7 @@ pub mod features;
 pub mod kill;
 pub mod list;
 pub mod pause;
+pub mod prepare_disk;
 pub mod ps;
 pub mod resize_tty;
 pub mod resume;

@@ -1,6 +1,7 @@
 //! The creation flow: one function, read from top to bottom. Each step is undone if a later one
 //! fails, and state is written before the resource that it describes exists.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -8,7 +9,8 @@ use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Spec;
 use runhcs_compute::{ComputeSystem, ContainerId};
 use runhcs_container::{Container, CreateOptions, Init, Plan};
-use runhcs_spec::{Bundle, VmOptions};
+use runhcs_protocol::shim::Disk;
+use runhcs_spec::{Bundle, Console, VmOptions};
 use runhcs_state::{Locked, NamespaceConfig, ProcessHandle, RECORD_VERSION, Record};
 use runhcs_uvm::{Launch, Vm, VmContainer};
 
@@ -20,7 +22,7 @@ use crate::globals::{Globals, is_privileged};
 use crate::guest_spec::{GuestSpec, PodView};
 use crate::pod_network::PodNetwork;
 use crate::progress::Progress;
-use crate::{hooks, logging, pid_file, shim, terminal};
+use crate::{disks, hooks, logging, pid_file, shim, terminal};
 
 /// A container that was created.
 #[derive(Debug)]
@@ -53,6 +55,9 @@ pub fn create(globals: &Globals, args: &CreateArgs) -> Result<Created> {
         };
         Place::decide(&question, |id| find_record(globals, id))
     })?;
+    if place.vm.is_none() {
+        disks::refuse_scratch(&bundle.spec)?;
+    }
     if let Some(vm) = &place.vm {
         if !is_privileged() {
             bail!("VM isolation needs root: ordinary users can have process isolation only");
@@ -81,6 +86,8 @@ pub fn create(globals: &Globals, args: &CreateArgs) -> Result<Created> {
                     || Ok(store.namespaces().store(&config)?),
                 )?;
             }
+            let disks = flow
+                .step("disks", || disks::open(&bundle.spec, &globals.config.scratch_directory()))?;
             let network = flow.step("network", || hold_network(&bundle.spec, &record))?;
             if let Some(network) = &network {
                 run_early_hooks(&mut flow, &bundle.spec, &record, network.pid())?;
@@ -97,7 +104,7 @@ pub fn create(globals: &Globals, args: &CreateArgs) -> Result<Created> {
                 vm_of(&host)
             };
             let network = network.as_ref().map(PodNetwork::path).or(record.netns.clone());
-            let joined = Joined { vm, network };
+            let joined = Joined { vm, network, disks };
             create_in_vm(&mut flow, globals, args, &entry, &bundle, &record, joined)?
         }
     };
@@ -187,6 +194,12 @@ fn launch_vm(
 ) -> Result<Vm> {
     let options = flow.step("vm-options", || {
         let options = VmOptions::from_spec(&bundle.spec, &globals.config.vm)?;
+        for name in VmOptions::ignored_annotations(&bundle.spec)? {
+            tracing::warn!(annotation = name, "it has no effect on this system");
+        }
+        if options.console == Console::Off && args.vm_console.is_some() {
+            bail!("--vm-console was given, but the VM is to have no console");
+        }
         for (what, path) in [("kernel", &options.kernel), ("initramfs", &options.initramfs)] {
             if !path.exists() {
                 bail!(
@@ -225,10 +238,13 @@ fn launch_vm(
     )
 }
 
-/// A VM, and where its network is found on this host, unless the container has one of its own.
+/// A VM, and what the container brings.
 struct Joined {
     vm: Vm,
+    /// Where its network is found on this host, unless the container has one of its own.
     network: Option<PathBuf>,
+    /// Open until the VM has them; ours would keep them in use.
+    disks: Vec<(Disk, OwnedFd)>,
 }
 
 /// Creates the container in a VM, and the container shim that stands for it on this host.
@@ -241,7 +257,7 @@ fn create_in_vm(
     record: &Record,
     joined: Joined,
 ) -> Result<Created> {
-    let Joined { vm, network } = joined;
+    let Joined { vm, network, disks } = joined;
     let spec = flow.step("guest-spec", || {
         let pod = PodView::collect(&globals.store, record)?;
         GuestSpec::translate(&bundle.spec, record, &pod)
@@ -256,7 +272,7 @@ fn create_in_vm(
     let guest_pid = flow.step_with_undo(
         "container",
         move || Ok(undo.delete()?),
-        || Ok(vm.create_container(&args.id, &spec.0)?),
+        || Ok(vm.create_container(&args.id, &spec.0, &disks)?),
     )?;
     let target = shim::Target {
         vm: entry_vm_directory(globals, record, entry)?,

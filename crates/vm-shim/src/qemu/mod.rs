@@ -1,6 +1,7 @@
 //! The VM itself: a QEMU process, its command line, and its monitor.
 
 mod arguments;
+mod drives;
 mod kvm_probe;
 mod monitor;
 mod timestamp;
@@ -17,6 +18,7 @@ use runhcs_uvm::Launch;
 use rustix::fs::Access;
 
 pub use arguments::Sockets;
+pub use drives::{Drive, Sectors};
 pub use kvm_probe::run as run_kvm_probe;
 pub use monitor::Monitor;
 
