@@ -1,27 +1,19 @@
 //! `runhcs`: an OCI runtime whose containers are isolated by the kernel or by a virtual machine.
 //!
-//! Each verb has its file in `commands/`; the creation flow is `create/flow.rs`. This process
-//! starts no thread and has no async runtime: `container` clones from it.
+//! Each verb has its file in `commands/`, or, where its work differs by operating system, in
+//! `sys/<system>/commands/`; the creation flow is `create/flow.rs`. On Linux this process starts no
+//! thread and has no async runtime: `container` clones from it.
 
 mod cli;
 mod commands;
 mod config;
 mod create;
-mod disks;
 mod existing;
-mod ext4;
 mod faults;
-mod foreground;
 mod globals;
-mod guest_spec;
-mod hooks;
 mod logging;
-mod own_program;
 mod pid_file;
-mod pod_network;
-mod progress;
-mod shim;
-mod terminal;
+mod sys;
 
 use std::process::ExitCode;
 
@@ -31,7 +23,7 @@ use cli::{Cli, Verb};
 use globals::Globals;
 
 fn main() -> ExitCode {
-    if let Err(error) = own_program::protect() {
+    if let Err(error) = sys::prepare() {
         return report(&error);
     }
     let cli = match Cli::try_parse() {
@@ -51,30 +43,24 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<u8> {
-    // `spec`, `features` and what makes disks need none, and work where there is no place for state.
+    // `spec` and `features` need none, and work where there is no place for state.
     let globals = || Globals::new(cli.global);
     match cli.verb {
         Verb::Create(args) => commands::create::run(&globals()?, &args),
-        Verb::Start(args) => commands::start::run(&globals()?, &args),
-        Verb::Run(args) => commands::run::run(&globals()?, &args),
+        Verb::Start(args) => sys::commands::start::run(&globals()?, &args),
+        Verb::Run(args) => sys::commands::run::run(&globals()?, &args),
         Verb::State(args) => commands::state::run(&globals()?, &args),
         Verb::List(args) => commands::list::run(&globals()?, &args),
         Verb::Kill(args) => commands::kill::run(&globals()?, &args),
-        Verb::Delete(args) => commands::delete::run(&globals()?, &args),
-        Verb::Exec(args) => commands::exec::run(&globals()?, &args),
-        Verb::Ps(args) => commands::ps::run(&globals()?, &args),
-        Verb::ResizeTty(args) => commands::resize_tty::run(&globals()?, &args),
+        Verb::Delete(args) => sys::commands::delete::run(&globals()?, &args),
+        Verb::Exec(args) => sys::commands::exec::run(&globals()?, &args),
+        Verb::Ps(args) => sys::commands::ps::run(&globals()?, &args),
+        Verb::ResizeTty(args) => sys::commands::resize_tty::run(&globals()?, &args),
         Verb::Pause(args) => commands::pause::run(&globals()?, &args),
         Verb::Resume(args) => commands::resume::run(&globals()?, &args),
-        Verb::Update(args) => commands::update::run(&globals()?, &args),
-        Verb::Events(args) => commands::events::run(&globals()?, &args),
-        Verb::Sync(args) => commands::sync::run(&globals()?, &args),
-        Verb::CreateScratch(args) => commands::create_scratch::run(&args),
-        Verb::PrepareDisk(args) => commands::prepare_disk::run(&args),
-        Verb::Spec(args) => commands::spec::run(&args),
-        Verb::Features => commands::features::run(),
-        Verb::Shim(args) => shim::run(&globals()?, &args),
-        Verb::HoldNetwork(args) => pod_network::run(&args),
+        Verb::Spec(args) => sys::commands::spec::run(&args),
+        Verb::Features => sys::commands::features::run(),
+        Verb::System(verb) => verb.run(globals),
     }
 }
 

@@ -33,6 +33,7 @@ fn built_in() -> VmOptions {
         disk_iops: None,
         qemu: "qemu-system-x86_64".into(),
         boot_timeout_seconds: 60,
+        uid_base: 1_879_048_192,
     }
 }
 
@@ -55,6 +56,7 @@ fn file() -> VmDefaults {
         disk_iops: Some(10),
         qemu: Some("qemu-file".into()),
         boot_timeout_seconds: Some(33),
+        uid_base: Some(70_000),
     }
 }
 
@@ -80,6 +82,7 @@ fn every_source_overrides_the_weaker_ones() {
         disk_iops: NonZeroU64::new(10),
         qemu: "qemu-file".into(),
         boot_timeout_seconds: 33,
+        uid_base: 70_000,
     };
     assert_eq!(options(json!({}), &file()).unwrap(), from_file);
 
@@ -119,6 +122,7 @@ fn every_source_overrides_the_weaker_ones() {
         disk_iops: None,
         qemu: "/vm/qemu".into(),
         boot_timeout_seconds: 1,
+        uid_base: 70_000,
     };
     assert_eq!(options(json!({"vm": vm, "annotations": annotations}), &file()).unwrap(), expected);
 }
@@ -266,6 +270,8 @@ fn a_bad_entry_of_the_configuration_file_is_named() {
         (VmDefaults { disk_iops: Some(u64::MAX), ..file() }, "disk-iops in"),
         (VmDefaults { qemu: Some("..".into()), ..file() }, "qemu in"),
         (VmDefaults { boot_timeout_seconds: Some(0), ..file() }, "boot-timeout-seconds in"),
+        (VmDefaults { uid_base: Some(0), ..file() }, "uid-base in"),
+        (VmDefaults { uid_base: Some(u32::MAX), ..file() }, "uid-base in"),
     ] {
         let error = options(json!({}), &file).unwrap_err();
         assert!(error.starts_with(message), "{error}");

@@ -11,7 +11,7 @@ use runhcs_uvm::Launch;
 
 use super::accelerator::Usable;
 use super::drives::{CONTROLLER, THROTTLE};
-use super::timestamp;
+use super::{root, timestamp};
 use crate::agent_log;
 use crate::network::Device;
 
@@ -93,8 +93,7 @@ pub fn arguments(launch: &Launch, accelerator: Usable, sockets: &Sockets<'_>) ->
     let mut words = kernel_command_line(options, accelerator);
     words.push_str(&format!(" {LEVEL_WORD}={}", agent_log::level(&launch.log_level).name()));
     push(&["-append", &words]);
-    arguments.extend(["-kernel".into(), options.kernel.clone().into_os_string()]);
-    arguments.extend(["-initrd".into(), options.initramfs.clone().into_os_string()]);
+    push(&["-kernel", root::KERNEL, "-initrd", root::INITRAMFS]);
     arguments
 }
 
@@ -211,6 +210,7 @@ mod tests {
             disk_iops: None,
             qemu: "qemu".into(),
             boot_timeout_seconds: 1,
+            uid_base: 0,
         }
     }
 

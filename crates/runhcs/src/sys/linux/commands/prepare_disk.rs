@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use crate::cli::PrepareDiskArgs;
-use crate::ext4;
+use crate::sys::cli::PrepareDiskArgs;
+use crate::sys::linux::ext4;
 
 /// Makes an ext4 file system on an image or a block device.
 pub fn run(args: &PrepareDiskArgs) -> Result<u8> {

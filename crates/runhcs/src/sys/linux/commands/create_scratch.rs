@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use crate::cli::CreateScratchArgs;
-use crate::ext4;
+use crate::sys::cli::CreateScratchArgs;
+use crate::sys::linux::ext4;
 
 /// Makes the image, or copies the cached one. A cache that isn't there yet is made first.
 pub fn run(args: &CreateScratchArgs) -> Result<u8> {

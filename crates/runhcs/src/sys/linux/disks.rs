@@ -13,7 +13,7 @@ use runhcs_spec::Scratch;
 use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, flock, makedev};
 use rustix::io::Errno;
 
-use crate::ext4;
+use super::ext4;
 
 /// Opens a container's disks. `directory` is where new scratch disks are made.
 ///
