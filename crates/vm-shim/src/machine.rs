@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use crate::agent::{self, Agent, Greeted};
 use crate::child::Child;
 use crate::console::Console;
+use crate::disks::Disks;
 use crate::inherit::Inherit;
 use crate::lost::Lost;
 use crate::network::{Carried, Link, MICROVM_DEVICES};
@@ -44,7 +45,7 @@ pub struct Machine {
     qemu: Child,
     virtiofs: Child,
     vsock_ended: oneshot::Receiver<()>,
-    monitor: Monitor,
+    monitor: Rc<Monitor>,
     observer: Observer,
     network: Option<Rc<Link>>,
 }
@@ -131,8 +132,10 @@ impl Machine {
         tracing::debug!(elapsed = ?started.elapsed(), "devices and QEMU started");
 
         let limit = Duration::from_secs(options.boot_timeout_seconds);
+        let throttles = options.disk_bandwidth.is_some() || options.disk_iops.is_some();
+        let agent = boot_to_agent(monitor_socket, throttles, vsock.accepted);
         let booted = tokio::select! {
-            booted = tokio::time::timeout(limit, boot_to_agent(monitor_socket, vsock.accepted)) => {
+            booted = tokio::time::timeout(limit, agent) => {
                 booted.unwrap_or_else(|_| {
                     Err(anyhow!("the virtual machine didn't come up within {} s", limit.as_secs()))
                 })
@@ -141,7 +144,7 @@ impl Machine {
             ended = virtiofs.ended() => Err(anyhow!("{ended} before the guest was up")),
         };
         let (monitor, greeted) = match booted {
-            Ok(booted) => booted,
+            Ok((monitor, greeted)) => (Rc::new(monitor), greeted),
             Err(error) => {
                 // If QEMU has ended, all else is a consequence.
                 let ended = tokio::time::timeout(QEMU_FIRST, qemu.ended()).await;
@@ -173,7 +176,8 @@ impl Machine {
             None => None,
         };
         tracing::debug!(elapsed = ?started.elapsed(), "the network is set up");
-        let pod = Pod::new(agent, vsock.dialer, lost.clone(), info, share, network.clone());
+        let disks = Disks::new(monitor.clone());
+        let pod = Pod::new(agent, vsock.dialer, lost.clone(), info, share, disks, network.clone());
         let machine = Self { qemu, virtiofs, vsock_ended: vsock.ended, monitor, observer, network };
         Ok((machine, Rc::new(pod)))
     }
@@ -230,9 +234,10 @@ impl Machine {
 
 async fn boot_to_agent(
     monitor: std::os::unix::net::UnixStream,
+    throttles: bool,
     accepted: oneshot::Receiver<std::os::unix::net::UnixStream>,
 ) -> anyhow::Result<(Monitor, Greeted)> {
-    let monitor = Monitor::open(monitor).await?;
+    let monitor = Monitor::open(monitor, throttles).await?;
     let control = accepted.await.context("the vsock device ended")?;
     let greeted = agent::greet(control).await?;
     Ok((monitor, greeted))

@@ -4,6 +4,8 @@ pub mod cli;
 pub mod commands;
 mod config;
 mod create;
+mod disks;
+mod ext4;
 pub(crate) mod foreground;
 pub(crate) mod guest_spec;
 pub(crate) mod hooks;
