@@ -12,6 +12,7 @@ mod mount_points;
 
 mod pump;
 mod signals;
+pub mod template;
 mod trees;
 mod vm;
 
