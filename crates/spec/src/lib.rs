@@ -23,5 +23,6 @@ pub use isolation::{
 };
 pub use validate::validate_process;
 pub use vm_options::{
-    Accelerator, DEFAULT_INITRAMFS, DEFAULT_KERNEL, Machine, VmDefaults, VmOptions,
+    Accelerator, DEFAULT_INITRAMFS, DEFAULT_KERNEL, DEFAULT_TEMPLATES, Machine, TemplateUse,
+    VmDefaults, VmOptions,
 };

@@ -21,6 +21,9 @@ pub const DEFAULT_KERNEL: &str = "/usr/local/share/runhcs/vmlinux";
 /// The guest's initramfs if nothing names another one.
 pub const DEFAULT_INITRAMFS: &str = "/usr/local/share/runhcs/initramfs.img";
 
+/// Where templates are if nothing names another directory.
+pub const DEFAULT_TEMPLATES: &str = "/var/lib/runhcs/templates";
+
 /// Memory of a VM in MiB: enough for a pod of small programs.
 const DEFAULT_MEMORY_MIB: u64 = 256;
 /// What guest kernel and agent need beside the container, in MiB.
@@ -41,11 +44,21 @@ const VCPUS: &str = "io.runhcs.vm.vcpus";
 const ACCELERATOR: &str = "io.runhcs.vm.accelerator";
 const MACHINE: &str = "io.runhcs.vm.machine";
 const BOOT_TIMEOUT: &str = "io.runhcs.vm.boot-timeout-seconds";
+const TEMPLATE: &str = "io.runhcs.vm.template";
 
 /// Our own names of VM options. QEMU's path is not among them: who may annotate a pod is not
 /// always one who may choose what the host executes.
-pub(crate) const OWN_NAMES: [&str; 8] =
-    [ACCELERATOR, BOOT_TIMEOUT, INITRAMFS, KERNEL, KERNEL_ARGS, MACHINE, MEMORY_MIB, VCPUS];
+pub(crate) const OWN_NAMES: [&str; 9] = [
+    ACCELERATOR,
+    BOOT_TIMEOUT,
+    INITRAMFS,
+    KERNEL,
+    KERNEL_ARGS,
+    MACHINE,
+    MEMORY_MIB,
+    TEMPLATE,
+    VCPUS,
+];
 
 const MODEL_BOOT_FILES: &str = "io.microsoft.virtualmachine.bootfilesrootpath";
 const MODEL_KERNEL_ARGS: &str = "io.microsoft.virtualmachine.lcow.kernelbootoptions";
@@ -76,6 +89,17 @@ pub enum Machine {
     Q35,
 }
 
+/// Whether a VM resumes from a template.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TemplateUse {
+    /// If there is one that fits.
+    #[default]
+    Auto,
+    /// Every VM boots.
+    Never,
+}
+
 /// The `[vm]` table of the configuration file: everything optional.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
@@ -96,6 +120,10 @@ pub struct VmDefaults {
     pub machine: Option<Machine>,
     /// The QEMU binary; looked up in `PATH` if it has no slash.
     pub qemu: Option<PathBuf>,
+    /// Whether VMs resume from templates.
+    pub template: Option<TemplateUse>,
+    /// The directory of templates.
+    pub template_dir: Option<PathBuf>,
     /// How long a VM may take to come up, in seconds.
     pub boot_timeout_seconds: Option<u64>,
     /// QEMU runs as the user of this id plus the pid of its VM's shim.
@@ -122,6 +150,8 @@ pub struct VmOptions {
     pub machine: Machine,
     /// The QEMU binary; looked up in `PATH` if it has no slash.
     pub qemu: PathBuf,
+    /// The directory of templates, if the VM may resume from one.
+    pub templates: Option<PathBuf>,
     /// How long the VM may take to come up, in seconds, at least 1.
     pub boot_timeout_seconds: u64,
     /// QEMU runs as the user of this id plus the pid of its VM's shim.
@@ -156,6 +186,12 @@ impl VmOptions {
             accelerator: merged.accelerator.unwrap_or_default(),
             machine: merged.machine.unwrap_or_default(),
             qemu: merged.qemu.unwrap_or_else(|| DEFAULT_QEMU.into()),
+            templates: match merged.template.unwrap_or_default() {
+                TemplateUse::Auto => {
+                    Some(merged.template_dir.unwrap_or_else(|| DEFAULT_TEMPLATES.into()))
+                }
+                TemplateUse::Never => None,
+            },
             boot_timeout_seconds: merged
                 .boot_timeout_seconds
                 .unwrap_or(DEFAULT_BOOT_TIMEOUT_SECONDS),
@@ -188,6 +224,9 @@ impl Checked {
         }
         if let Some(program) = &file.qemu {
             named(&entry("qemu"), value::program(program))?;
+        }
+        if let Some(directory) = &file.template_dir {
+            named(&entry("template-dir"), value::file(directory))?;
         }
         if let Some(seconds) = file.boot_timeout_seconds {
             let field = entry("boot-timeout-seconds");
@@ -249,6 +288,8 @@ impl Checked {
             accelerator: annotated(all, &[(ACCELERATOR, &value::accelerator)])?,
             machine: annotated(all, &[(MACHINE, &value::machine)])?,
             qemu: None,
+            template: annotated(all, &[(TEMPLATE, &value::template)])?,
+            template_dir: None,
             boot_timeout_seconds: annotated(all, &[(BOOT_TIMEOUT, &value::boot_timeout)])?,
             // Nor are the host's users.
             uid_base: None,
@@ -267,6 +308,8 @@ impl Checked {
             accelerator: strong.accelerator.or(weak.accelerator),
             machine: strong.machine.or(weak.machine),
             qemu: strong.qemu.or(weak.qemu),
+            template: strong.template.or(weak.template),
+            template_dir: strong.template_dir.or(weak.template_dir),
             boot_timeout_seconds: strong.boot_timeout_seconds.or(weak.boot_timeout_seconds),
             uid_base: strong.uid_base.or(weak.uid_base),
         })

@@ -25,6 +25,7 @@ fn built_in() -> VmOptions {
         accelerator: Accelerator::Auto,
         machine: Machine::Microvm,
         qemu: "qemu-system-x86_64".into(),
+        templates: Some(DEFAULT_TEMPLATES.into()),
         boot_timeout_seconds: 60,
         uid_base: 1_879_048_192,
     }
@@ -41,6 +42,8 @@ fn file() -> VmDefaults {
         accelerator: Some(Accelerator::Kvm),
         machine: Some(Machine::Q35),
         qemu: Some("qemu-file".into()),
+        template: Some(TemplateUse::Auto),
+        template_dir: Some("/file/templates".into()),
         boot_timeout_seconds: Some(33),
         uid_base: Some(70_000),
     }
@@ -60,6 +63,7 @@ fn every_source_overrides_the_weaker_ones() {
         accelerator: Accelerator::Kvm,
         machine: Machine::Q35,
         qemu: "qemu-file".into(),
+        templates: Some("/file/templates".into()),
         boot_timeout_seconds: 33,
         uid_base: 70_000,
     };
@@ -81,6 +85,7 @@ fn every_source_overrides_the_weaker_ones() {
     let annotations = json!({
         KERNEL: "/own/kernel", INITRAMFS: "/own/initramfs", KERNEL_ARGS: " own=1 ",
         MEMORY_MIB: "64", VCPUS: "5", ACCELERATOR: "tcg", MACHINE: "microvm", BOOT_TIMEOUT: "1",
+        TEMPLATE: "never",
     });
     let expected = VmOptions {
         kernel: "/own/kernel".into(),
@@ -91,6 +96,7 @@ fn every_source_overrides_the_weaker_ones() {
         accelerator: Accelerator::Tcg,
         machine: Machine::Microvm,
         qemu: "/vm/qemu".into(),
+        templates: None,
         boot_timeout_seconds: 1,
         uid_base: 70_000,
     };
@@ -183,6 +189,7 @@ fn a_bad_entry_of_the_configuration_file_is_named() {
         ),
         (VmDefaults { qemu: Some("..".into()), ..file() }, "qemu in"),
         (VmDefaults { boot_timeout_seconds: Some(0), ..file() }, "boot-timeout-seconds in"),
+        (VmDefaults { template_dir: Some("templates".into()), ..file() }, "template-dir in"),
         (VmDefaults { uid_base: Some(0), ..file() }, "uid-base in"),
         (VmDefaults { uid_base: Some(u32::MAX), ..file() }, "uid-base in"),
     ] {

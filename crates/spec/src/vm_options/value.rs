@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::{Accelerator, Machine};
+use super::{Accelerator, Machine, TemplateUse};
 
 /// What is wrong with a value and what would be right.
 pub(super) type Result<T> = std::result::Result<T, String>;
@@ -44,6 +44,14 @@ pub(super) fn machine(text: &str) -> Result<Machine> {
         "microvm" => Ok(Machine::Microvm),
         "q35" => Ok(Machine::Q35),
         other => Err(format!("{other:?} is unknown; it is `microvm` or `q35`")),
+    }
+}
+
+pub(super) fn template(text: &str) -> Result<TemplateUse> {
+    match text {
+        "auto" => Ok(TemplateUse::Auto),
+        "never" => Ok(TemplateUse::Never),
+        other => Err(format!("{other:?} is unknown; it is `auto` or `never`")),
     }
 }
 

@@ -15,9 +15,11 @@
 mod id;
 mod ingredients;
 mod memory;
+mod request;
 mod store;
 
 pub use id::{InvalidTemplateId, TemplateId};
 pub use ingredients::{FileIdentity, Ingredients, processor};
 pub use memory::MemoryIndex;
+pub use request::{TemplateRequest, create};
 pub use store::{Draft, Manifest, Stream, Template, TemplateStore};

@@ -31,8 +31,6 @@ pub struct Manifest {
     pub ingredients: Ingredients,
     /// When it was made, in seconds since 1970.
     pub created: u64,
-    /// The guest kernel's time stamp counter ran so fast, in kHz, if it had to be told.
-    pub tsc_khz: Option<u64>,
     /// How to read the memory.
     pub memory: MemoryIndex,
     /// How to read the devices.
@@ -320,7 +318,7 @@ mod tests {
         devices.write_all(b"devices").unwrap();
         let devices = Stream::of(&mut devices).unwrap();
         let (ingredients, created) = (ingredients.clone(), 1);
-        let manifest = Manifest { ingredients, created, tsc_khz: None, memory: index, devices };
+        let manifest = Manifest { ingredients, created, memory: index, devices };
         draft.publish(&manifest).unwrap()
     }
 

@@ -1,11 +1,12 @@
 //! QEMU's command line and the guest kernel's. Figures are in `docs/decisions/0004-microvm.md`.
 
 use std::ffi::OsString;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use runhcs_protocol::SHARE_TAG;
 use runhcs_protocol::agent_log::LEVEL_WORD;
+use runhcs_protocol::template::TEMPLATE_WORD;
 use runhcs_spec::{Machine, VmOptions};
 use runhcs_uvm::Launch;
 
@@ -29,27 +30,37 @@ pub struct Sockets<'a> {
     pub network: Vec<(&'a Device, &'a OwnedFd)>,
 }
 
-/// QEMU's arguments.
-pub fn arguments(launch: &Launch, accelerator: Usable, sockets: &Sockets<'_>) -> Vec<OsString> {
+impl Sockets<'_> {
+    /// The descriptors that QEMU inherits.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let Self { console, monitor, vsock, virtiofs, network } = self;
+        let sockets = [console, monitor, vsock, virtiofs].map(AsFd::as_fd);
+        sockets.into_iter().chain(network.iter().map(|(_, tap)| tap.as_fd())).collect()
+    }
+}
+
+/// How a VM comes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Its kernel boots.
+    Boot,
+    /// It goes on where a template was saved. Its memory is given as a file, its devices' state
+    /// through the monitor.
+    Resume,
+}
+
+/// QEMU's arguments for a VM.
+pub fn for_vm(
+    launch: &Launch,
+    accelerator: Usable,
+    sockets: &Sockets<'_>,
+    start: Start,
+) -> Vec<OsString> {
     let options = &launch.options;
-    let mut arguments: Vec<OsString> = Vec::new();
+    let mut arguments = for_machine(options, accelerator, start == Start::Resume);
     let mut push = |arguments_of: &[&str]| arguments.extend(arguments_of.iter().map(Into::into));
 
-    // Nothing but what is asked for here.
-    push(&["-nodefaults", "-no-user-config", "-display", "none"]);
     push(&["-name", &format!("guest={}@vm", launch.host_id)]);
-    // A guest that panics or restarts ends its VM.
-    push(&["-no-reboot"]);
-    push(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
-
-    push(&["-machine", machine(options)]);
-    push(&["-accel", accelerator.name()]);
-    push(&["-cpu", accelerator.cpu(), "-smp", &options.vcpus.to_string()]);
-    let size = format!("{}M", options.memory_mib);
-    // Shared, because the vsock device and the virtiofs daemon read and write the guest's memory.
-    let memory = format!("memory-backend-memfd,id=memory,size={size},share=on");
-    push(&["-m", &size, "-object", &memory]);
-
     for (name, socket) in [
         ("console", &sockets.console),
         ("monitor", &sockets.monitor),
@@ -58,8 +69,6 @@ pub fn arguments(launch: &Launch, accelerator: Usable, sockets: &Sockets<'_>) ->
     ] {
         push(&["-chardev", &format!("socket,id={name},fd={}", socket.as_raw_fd())]);
     }
-    push(&["-serial", "chardev:console"]);
-    push(&["-mon", "chardev=monitor,mode=control"]);
     let bus = match options.machine {
         Machine::Microvm => "device",
         Machine::Q35 => "pci",
@@ -81,11 +90,76 @@ pub fn arguments(launch: &Launch, accelerator: Usable, sockets: &Sockets<'_>) ->
         push(&["-device", &device]);
     }
 
-    let mut words = kernel_command_line(options, accelerator);
-    words.push_str(&format!(" {LEVEL_WORD}={}", agent_log::level(&launch.log_level).name()));
-    push(&["-append", &words]);
-    push(&["-kernel", root::KERNEL, "-initrd", root::INITRAMFS]);
+    match start {
+        Start::Boot => {
+            let level = agent_log::level(&launch.log_level).name();
+            let words = kernel_command_line(options, accelerator, clock(accelerator));
+            push(&["-append", &format!("{words} {LEVEL_WORD}={level}")]);
+            push(&["-kernel", root::KERNEL, "-initrd", root::INITRAMFS]);
+        }
+        Start::Resume => push(&["-incoming", "defer"]),
+    }
     arguments
+}
+
+/// QEMU's arguments for a VM without devices that becomes a template.
+pub fn for_template(
+    options: &VmOptions,
+    accelerator: Usable,
+    console: &UnixStream,
+    monitor: &UnixStream,
+) -> Vec<OsString> {
+    let mut arguments = for_machine(options, accelerator, true);
+    let mut push = |arguments_of: &[&str]| arguments.extend(arguments_of.iter().map(Into::into));
+    for (name, socket) in [("console", console), ("monitor", monitor)] {
+        push(&["-chardev", &format!("socket,id={name},fd={}", socket.as_raw_fd())]);
+    }
+    let words = template_command_line(options, accelerator, clock(accelerator));
+    push(&["-append", &words, "-kernel", root::KERNEL, "-initrd", root::INITRAMFS]);
+    arguments
+}
+
+/// The arguments that a template and the VMs that are resumed from it have in common. They name
+/// nothing of a single VM. `given` says whether the memory is [`root::MEMORY`] or QEMU's own.
+pub fn for_machine(options: &VmOptions, accelerator: Usable, given: bool) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = Vec::new();
+    let mut push = |arguments_of: &[&str]| arguments.extend(arguments_of.iter().map(Into::into));
+    // Nothing but what is asked for here.
+    push(&["-nodefaults", "-no-user-config", "-display", "none"]);
+    // A guest that panics or restarts ends its VM.
+    push(&["-no-reboot"]);
+    push(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
+    push(&["-machine", machine(options)]);
+    push(&["-accel", accelerator.name()]);
+    push(&["-cpu", accelerator.cpu(), "-smp", &options.vcpus.to_string()]);
+    let size = format!("{}M", options.memory_mib);
+    // Shared, because the vsock device and the virtiofs daemon read and write the guest's memory.
+    let memory = if given {
+        format!("memory-backend-file,id=memory,size={size},share=on,mem-path={}", root::MEMORY)
+    } else {
+        format!("memory-backend-memfd,id=memory,size={size},share=on")
+    };
+    push(&["-m", &size, "-object", &memory]);
+    push(&["-serial", "chardev:console"]);
+    push(&["-mon", "chardev=monitor,mode=control"]);
+    arguments
+}
+
+/// The command line of a template's kernel; `clock` is as for [`kernel_command_line`].
+pub fn template_command_line(
+    options: &VmOptions,
+    accelerator: Usable,
+    clock: Option<u64>,
+) -> String {
+    format!("{} {TEMPLATE_WORD}", kernel_command_line(options, accelerator, clock))
+}
+
+/// The frequency of the host's time stamp counter in kHz, where the guest has to be told.
+fn clock(accelerator: Usable) -> Option<u64> {
+    match accelerator {
+        Usable::Tcg => timestamp::frequency_khz(),
+        Usable::Kvm => None,
+    }
 }
 
 fn machine(options: &VmOptions) -> &'static str {
@@ -97,7 +171,9 @@ fn machine(options: &VmOptions) -> &'static str {
     }
 }
 
-fn kernel_command_line(options: &VmOptions, accelerator: Usable) -> String {
+/// What every guest's kernel is told. `clock` is the frequency of its time stamp counter in kHz, if
+/// it is known and needn't be measured.
+fn kernel_command_line(options: &VmOptions, accelerator: Usable, clock: Option<u64>) -> String {
     let mut words = vec![
         "console=ttyS0".to_owned(),
         "quiet".to_owned(),
@@ -120,11 +196,11 @@ fn kernel_command_line(options: &VmOptions, accelerator: Usable) -> String {
             // be translated again.
             words.push("noreplace-smp".to_owned());
         }
-        // TCG's time stamp counter is the host's. Measuring it against an emulated timer takes
-        // time, and on a busy host it fails and the guest hangs.
-        if let Some(khz) = timestamp::frequency_khz() {
-            words.push(format!("tsc_early_khz={khz}"));
-        }
+    }
+    // TCG's time stamp counter is the host's. Measuring it against an emulated timer takes time,
+    // and on a busy host it fails and the guest hangs.
+    if let Some(khz) = clock {
+        words.push(format!("tsc_early_khz={khz}"));
     }
     words.push(options.kernel_args.clone());
     words.join(" ").trim_end().to_owned()
@@ -146,10 +222,12 @@ mod tests {
             accelerator: Accelerator::Auto,
             machine,
             qemu: "qemu".into(),
+            templates: None,
             boot_timeout_seconds: 1,
             uid_base: 0,
         };
-        kernel_command_line(&options, accelerator)
+        let clock = (accelerator == Usable::Tcg).then_some(2_000_000);
+        kernel_command_line(&options, accelerator, clock)
     }
 
     #[test]

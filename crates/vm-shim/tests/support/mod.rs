@@ -65,6 +65,7 @@ impl Pod {
             accelerator: Accelerator::Auto,
             machine: Machine::Microvm,
             qemu: "qemu-system-x86_64".into(),
+            templates: None,
             boot_timeout_seconds: 60,
             uid_base: 1_879_048_192,
         };
