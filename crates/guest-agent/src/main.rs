@@ -4,6 +4,7 @@
 //! a fork is safe because there is no other thread whose locks could be held.
 
 mod boot;
+mod disks;
 mod engine;
 mod entropy;
 mod log;
@@ -11,6 +12,7 @@ mod network;
 mod processes;
 mod reaper;
 mod requests;
+mod scratch;
 mod server;
 mod streams;
 mod template;

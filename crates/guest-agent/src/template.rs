@@ -43,6 +43,7 @@ pub fn is_wanted(command_line: &str) -> bool {
 /// # Errors
 /// Whatever keeps it from that; the VM has to end then.
 pub fn be_saved() -> Result<Infallible> {
+    // Those of disks are larger and seldom needed.
     boot::load_modules(boot::NETWORK_MODULE_LIST)?;
     clean_memory();
     wait_for_wake().context("wait on the console")?;

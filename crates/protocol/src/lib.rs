@@ -36,4 +36,4 @@ pub const SHARE_TAG: &str = "runhcs";
 pub const GUEST_SHARE: &str = "/run/runhcs/share";
 
 /// Exchanged when the agent connects; both sides refuse any other version.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;

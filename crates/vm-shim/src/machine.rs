@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use runhcs_protocol::CONTROL_PORT;
 use runhcs_protocol::shim::Info;
+use runhcs_spec::VmOptions;
 use runhcs_uvm::template::{Template, TemplateId};
 use runhcs_uvm::{Launch, files};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -16,6 +17,7 @@ use tokio::sync::oneshot;
 use crate::agent::{self, Agent, Greeted};
 use crate::child::Child;
 use crate::console::Console;
+use crate::disks::Disks;
 use crate::inherit::Inherit;
 use crate::lost::Lost;
 use crate::network::{Carried, Link, MICROVM_DEVICES};
@@ -43,7 +45,7 @@ pub struct Machine {
     qemu: Child,
     virtiofs: Child,
     vsock_ended: oneshot::Receiver<()>,
-    monitor: Monitor,
+    monitor: Rc<Monitor>,
     observer: Observer,
     network: Option<Rc<Link>>,
 }
@@ -133,7 +135,8 @@ impl Machine {
             None => None,
         };
         tracing::debug!(elapsed = ?started.elapsed(), "the network is set up");
-        let pod = Pod::new(agent, vsock.dialer, lost.clone(), info, share, network.clone());
+        let disks = Disks::new(monitor.clone());
+        let pod = Pod::new(agent, vsock.dialer, lost.clone(), info, share, disks, network.clone());
         let machine = Self { qemu, virtiofs, vsock_ended: vsock.ended, monitor, observer, network };
         Ok((machine, Rc::new(pod)))
     }
@@ -205,7 +208,7 @@ struct Up {
     qemu: Child,
     virtiofs: Child,
     vsock: VsockInUse,
-    monitor: Monitor,
+    monitor: Rc<Monitor>,
     greeted: Greeted,
     observer: Observer,
     template: Option<TemplateId>,
@@ -283,7 +286,6 @@ impl Plan<'_> {
         let arguments = qemu::for_vm(launch, accelerator, &qemu_sockets, start);
         let mut inherited = qemu_sockets.descriptors();
         inherited.push(life.as_fd());
-        inherited.extend(resuming.as_ref().map(Resuming::descriptor));
         let (messages, qemu_messages) = std::io::pipe().context("cannot make a pipe")?;
         let child = qemu::spawn(
             self.program,
@@ -302,7 +304,10 @@ impl Plan<'_> {
         tokio::task::spawn_local(log_messages(messages.into(), observer.messages.clone()));
         tracing::debug!(elapsed = ?self.started.elapsed(), "devices and QEMU started");
 
-        let come_up = come_up(monitor_socket, accepted, resuming, keyboard, &launch.log_level);
+        let VmOptions { disk_bandwidth, disk_iops, .. } = launch.options;
+        let throttles = disk_bandwidth.is_some() || disk_iops.is_some();
+        let come_up =
+            come_up(monitor_socket, throttles, accepted, resuming, keyboard, &launch.log_level);
         let limit = self.limit(start);
         let up = tokio::select! {
             up = tokio::time::timeout(limit, come_up) => {
@@ -339,12 +344,13 @@ impl Plan<'_> {
 /// Waits until the agent has greeted.
 async fn come_up(
     monitor: std::os::unix::net::UnixStream,
+    throttles: bool,
     accepted: oneshot::Receiver<std::os::unix::net::UnixStream>,
     resuming: Option<Resuming>,
     keyboard: OwnedFd,
     log_level: &str,
-) -> anyhow::Result<(Monitor, Greeted)> {
-    let monitor = Monitor::open(monitor).await?;
+) -> anyhow::Result<(Rc<Monitor>, Greeted)> {
+    let monitor = Monitor::open(monitor, throttles).await?;
     let resumes = resuming.is_some();
     if let Some(resuming) = resuming {
         resuming.go_on(&monitor, keyboard).await?;
@@ -354,7 +360,7 @@ async fn come_up(
     if resumes {
         greeted = template::wake(greeted, log_level).await?;
     }
-    Ok((monitor, greeted))
+    Ok((Rc::new(monitor), greeted))
 }
 
 impl Observer {

@@ -15,6 +15,7 @@ mod child;
 mod console;
 mod daemon;
 mod detached;
+mod disks;
 mod frames;
 mod inherit;
 mod log;

@@ -114,14 +114,12 @@ fn agents_that_do_not_come_up() {
     let image = fake_image(&image);
 
     let mut pod = fake(image.path(), "silent");
-    pod.launch.options.boot_timeout_seconds = 6;
+    pod.launch.options.boot_timeout_seconds = 15;
     let viewer = pod.dir.path().join("viewer");
     let listener = std::os::unix::net::UnixListener::bind(&viewer).unwrap();
     pod.launch.console = Some(viewer);
-    let started = Instant::now();
     let error = launch_error(&pod);
-    assert!(started.elapsed() < Duration::from_secs(9), "{:?}", started.elapsed());
-    assert!(error.contains("didn't come up within 6 s"), "{error}");
+    assert!(error.contains("didn't come up within 15 s"), "{error}");
     assert!(error.contains("console.log"), "{error}");
     assert!(error.contains("the fake agent is going to be: silent"), "{error}");
     let mut seen = String::new();
@@ -153,7 +151,7 @@ fn agents_that_misbehave_later() {
     let pod = fake(image.path(), "close");
     let vm = pod.launch();
     let error =
-        chain(&vm.create_container(&id, &spec(root.path(), &["true"], vec![])).unwrap_err());
+        chain(&vm.create_container(&id, &spec(root.path(), &["true"], vec![]), &[]).unwrap_err());
     assert!(error.contains("connection to the guest agent was lost"), "{error}");
     pod.assert_gone(Duration::from_secs(1));
 
@@ -176,7 +174,7 @@ fn agents_that_misbehave_later() {
     let pod = fake(image.path(), "nonsense");
     let vm = pod.launch();
     let error =
-        chain(&vm.create_container(&id, &spec(root.path(), &["true"], vec![])).unwrap_err());
+        chain(&vm.create_container(&id, &spec(root.path(), &["true"], vec![]), &[]).unwrap_err());
     assert!(error.contains("makes no sense"), "{error}");
     let container = VmContainer { vm, id: id.clone() };
     assert!(chain(&container.status().unwrap_err()).contains("makes no sense"));

@@ -29,8 +29,8 @@ const MAX_STREAM: u64 = 64 << 20;
 pub struct Manifest {
     /// What it was made of.
     pub ingredients: Ingredients,
-    /// When it was made, in seconds since 1970.
-    pub created: u64,
+    /// When it was made (RFC 3339, in UTC).
+    pub created: String,
     /// How to read the memory.
     pub memory: MemoryIndex,
     /// How to read the devices.
@@ -317,7 +317,7 @@ mod tests {
         let mut devices = draft.devices().unwrap();
         devices.write_all(b"devices").unwrap();
         let devices = Stream::of(&mut devices).unwrap();
-        let (ingredients, created) = (ingredients.clone(), 1);
+        let (ingredients, created) = (ingredients.clone(), "2026-01-01T00:00:00Z".to_owned());
         let manifest = Manifest { ingredients, created, memory: index, devices };
         draft.publish(&manifest).unwrap()
     }

@@ -1,7 +1,9 @@
 //! QEMU's monitor, as far as it is needed: why the guest ended, and telling QEMU to.
 
 use std::cell::RefCell;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::rc::Rc;
 
@@ -9,22 +11,37 @@ use anyhow::{Context, bail};
 use futures_util::StreamExt;
 use qapi::futures::{QapiService, QmpStreamTokio};
 use qapi::qmp;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::io::WriteHalf;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
+
+/// What QEMU tells of a machine that is saved or resumed.
+#[derive(Debug)]
+pub(super) struct Migration {
+    /// Whether the machine runs since QEMU was greeted.
+    pub(super) running: watch::Receiver<bool>,
+    /// How far it is.
+    pub(super) statuses: RefCell<mpsc::UnboundedReceiver<qmp::MigrationStatus>>,
+}
 
 /// A connection to QEMU's monitor.
 pub struct Monitor {
     service: QapiService<QmpStreamTokio<WriteHalf<UnixStream>>>,
     shutdown_reason: Rc<RefCell<Option<String>>>,
-    running: watch::Receiver<bool>,
-    migration: RefCell<mpsc::UnboundedReceiver<qmp::MigrationStatus>>,
+    /// What it tells of a machine that is saved or resumed.
+    migration: Migration,
+    /// The same connection, for descriptors.
+    socket: StdUnixStream,
+    throttles: bool,
 }
 
 impl Monitor {
-    /// Greets QEMU, which answers when the machine is complete and running.
-    pub async fn open(socket: StdUnixStream) -> anyhow::Result<Self> {
+    /// Greets QEMU, which answers when the machine is complete and running. `throttles` says
+    /// whether the throughput of its disks is limited.
+    pub async fn open(socket: StdUnixStream, throttles: bool) -> anyhow::Result<Self> {
         socket.set_nonblocking(true)?;
+        let same = socket.try_clone().context("cannot copy the monitor's socket")?;
         let (read, write) = tokio::io::split(UnixStream::from_std(socket)?);
         let stream = QmpStreamTokio::open_split(read, write)
             .await
@@ -53,56 +70,41 @@ impl Monitor {
                 }
             }
         });
-        let migration = RefCell::new(migration);
-        Ok(Self { service, shutdown_reason, running, migration })
-    }
-
-    /// Writes the state of all but the memory to a file, whose descriptor QEMU has inherited by the
-    /// same number. The machine is stopped then.
-    pub async fn save(&self, file: BorrowedFd<'_>) -> anyhow::Result<()> {
-        self.leave_memory_out().await?;
-        let uri = Some(format!("fd:{}", file.as_raw_fd()));
-        let migrate = qmp::migrate { channels: None, detach: None, resume: None, uri };
-        self.service.execute(migrate).await.context("QEMU doesn't save the machine")?;
-        let mut migration = self.migration.borrow_mut();
-        while let Some(status) = migration.recv().await {
-            match status {
-                qmp::MigrationStatus::completed => return Ok(()),
-                qmp::MigrationStatus::failed => bail!("QEMU can't save the machine"),
-                _ => {}
-            }
-        }
-        bail!("QEMU ended while it saved the machine")
-    }
-
-    /// Has a machine that was started for it go on from a saved state, and waits until it runs. If
-    /// that fails QEMU ends. The file's descriptor was inherited by the same number.
-    pub async fn resume(&self, file: BorrowedFd<'_>) -> anyhow::Result<()> {
-        self.leave_memory_out().await?;
-        let uri = Some(format!("fd:{}", file.as_raw_fd()));
-        let resume = qmp::migrate_incoming { channels: None, exit_on_error: None, uri };
-        self.service.execute(resume).await.context("QEMU doesn't take the saved machine")?;
-        let mut running = self.running.clone();
-        running.wait_for(|runs| *runs).await.context("QEMU ended while it took the machine")?;
-        Ok(())
-    }
-
-    /// The memory is a file that saver and saved share.
-    async fn leave_memory_out(&self) -> anyhow::Result<()> {
-        let wanted = [qmp::MigrationCapability::x_ignore_shared, qmp::MigrationCapability::events];
-        let capabilities = wanted
-            .map(|capability| qmp::MigrationCapabilityStatus { capability, state: true })
-            .to_vec();
-        self.service
-            .execute(qmp::migrate_set_capabilities { capabilities })
-            .await
-            .context("this QEMU can't save a machine without its memory")?;
-        Ok(())
+        let migration = Migration { running, statuses: RefCell::new(migration) };
+        Ok(Self { service, shutdown_reason, migration, socket: same, throttles })
     }
 
     /// What QEMU said of why the guest ended, if it did.
     pub fn shutdown_reason(&self) -> Option<String> {
         self.shutdown_reason.borrow().clone()
+    }
+
+    pub(super) fn service(&self) -> &QapiService<QmpStreamTokio<WriteHalf<UnixStream>>> {
+        &self.service
+    }
+
+    pub(super) fn migration(&self) -> &Migration {
+        &self.migration
+    }
+
+    /// Sends a descriptor, for the command that follows.
+    pub(super) fn send_descriptor(&self, descriptor: BorrowedFd<'_>) -> anyhow::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [descriptor];
+        if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+            bail!("a descriptor doesn't fit into a message");
+        }
+        // QEMU keeps what came with the last message for the command that takes it. A blank is none.
+        let blank = [IoSlice::new(b" ")];
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        sendmsg(self.socket.as_fd(), &blank, &mut ancillary, flags)
+            .context("cannot send QEMU a descriptor")?;
+        Ok(())
+    }
+
+    pub(super) fn throttles(&self) -> bool {
+        self.throttles
     }
 
     /// Has QEMU end.

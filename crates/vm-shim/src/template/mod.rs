@@ -8,7 +8,7 @@ mod slots;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use runhcs_spec::{Machine, VmOptions};
+use runhcs_spec::{Console, Machine, VmOptions};
 use runhcs_uvm::template::{FileIdentity, Ingredients};
 
 use crate::qemu;
@@ -16,6 +16,27 @@ use crate::qemu::accelerator::Usable;
 
 pub use resume::{Resuming, find, wake};
 pub use save::run;
+
+/// Checks that VMs with these options can be resumed.
+///
+/// # Errors
+/// What is in the way.
+fn check(options: &VmOptions) -> anyhow::Result<()> {
+    ensure!(
+        options.machine == Machine::Microvm,
+        "there are templates for VMs of machine type microvm only: a PC's devices, which are found \
+         when it boots, can't be added later"
+    );
+    ensure!(
+        options.console != Console::Off,
+        "there are no templates for VMs without a console: it is what they are woken by"
+    );
+    ensure!(
+        !options.huge_pages && !options.preallocate_memory,
+        "there are no templates for VMs on huge pages or with memory that is taken at once"
+    );
+    Ok(())
+}
 
 /// What a template for VMs with these options is made of.
 ///
@@ -26,11 +47,7 @@ fn ingredients(
     program: &Path,
     accelerator: Usable,
 ) -> anyhow::Result<Ingredients> {
-    ensure!(
-        options.machine == Machine::Microvm,
-        "there are templates for VMs of machine type microvm only: a PC's devices, which are found \
-         when it boots, can't be added later"
-    );
+    check(options)?;
     let machine = qemu::for_machine(options, accelerator, true);
     let machine = machine
         .into_iter()

@@ -2,17 +2,17 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use runhcs_protocol::template::{SEED, WAKE, Wake};
-use runhcs_spec::{Machine, VmOptions};
+use runhcs_spec::VmOptions;
 use runhcs_uvm::template::{Template, TemplateStore};
 use tokio::task::JoinHandle;
 
-use super::ingredients;
+use super::{check, ingredients};
 use crate::agent::{self, Greeted};
 use crate::agent_log;
 use crate::qemu::accelerator::Usable;
@@ -22,7 +22,7 @@ use crate::qemu::{Monitor, Root};
 /// of.
 pub fn find(options: &VmOptions, program: &Path, accelerator: Usable) -> Option<Template> {
     let directory = options.templates.as_deref()?;
-    if options.machine != Machine::Microvm || !directory.exists() {
+    if check(options).is_err() || !directory.exists() {
         return None;
     }
     let found = ingredients(options, program, accelerator)
@@ -50,11 +50,6 @@ impl Resuming {
         let devices = template.devices()?;
         let filling = tokio::task::spawn_blocking(move || template.fill(&memory));
         Ok(Self { devices, filling })
-    }
-
-    /// What QEMU has to inherit.
-    pub fn descriptor(&self) -> BorrowedFd<'_> {
-        self.devices.as_fd()
     }
 
     /// Has the machine go on, and wakes its agent through the console's `keyboard`.

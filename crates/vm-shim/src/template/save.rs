@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use runhcs_protocol::template::READY;
@@ -16,6 +16,8 @@ use runhcs_uvm::template::{
 };
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use super::{ingredients, slots};
 use crate::child::Child;
@@ -82,7 +84,7 @@ async fn save(request: &TemplateRequest) -> anyhow::Result<TemplateId> {
     let (monitor, qemu_monitor) = sockets::pair()?;
     let mut devices = draft.devices()?;
     let arguments = qemu::for_template(options, accelerator, &qemu_console, &qemu_monitor);
-    let inherited = [qemu_console.as_fd(), qemu_monitor.as_fd(), devices.as_fd()];
+    let inherited = [qemu_console.as_fd(), qemu_monitor.as_fd()];
     let messages = File::options().write(true).open("/dev/stderr");
     let messages = messages.context("cannot open standard error")?;
     let child = qemu::spawn(&program, &root, user, accelerator, &arguments, &inherited, messages)?;
@@ -92,7 +94,7 @@ async fn save(request: &TemplateRequest) -> anyhow::Result<TemplateId> {
     let limit = Duration::from_secs(options.boot_timeout_seconds);
     let started = Instant::now();
     let saving = async {
-        let monitor = Monitor::open(monitor).await?;
+        let monitor = Monitor::open(monitor, false).await?;
         wait_until_ready(console).await?;
         tracing::info!(elapsed = ?started.elapsed(), "the template is up");
         monitor.save(devices.as_fd()).await
@@ -120,7 +122,8 @@ fn publish(
     let index = MemoryIndex::save(memory, &mut file).context("cannot write the VM's memory")?;
     tracing::info!(bytes = index.saved(), of = index.size, "the memory is saved");
     let devices = Stream::of(devices).context("cannot read the devices' state")?;
-    let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let mut created = String::new();
+    SystemTime.format_time(&mut Writer::new(&mut created)).context("cannot tell the time")?;
     Ok(draft.publish(&Manifest { ingredients, created, memory: index, devices })?)
 }
 

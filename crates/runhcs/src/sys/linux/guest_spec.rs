@@ -101,7 +101,7 @@ impl GuestSpec {
     /// A field that has no meaning in the guest, by its name.
     pub fn translate(spec: &Spec, record: &Record, pod: &PodView) -> Result<Self> {
         let mut spec = spec.clone();
-        crate::hooks::keep_for_guest(&mut spec);
+        crate::sys::hooks::keep_for_guest(&mut spec);
         let Some(mut linux) = spec.linux().clone() else { bail!("linux is missing") };
         let mut namespaces = linux.namespaces().clone().unwrap_or_default();
         if !namespaces.iter().any(|ns| ns.typ() == LinuxNamespaceType::Network) {
@@ -124,14 +124,6 @@ impl GuestSpec {
         linux.set_namespaces(Some(namespaces));
         // The guest has a hierarchy of its own, with no slices of this host's systemd.
         linux.set_cgroups_path(Some(Path::new("/containers").join(group_name(&record.id))));
-        for (index, device) in linux.devices().iter().flatten().enumerate() {
-            if device.typ() == oci_spec::runtime::LinuxDeviceType::B {
-                bail!(
-                    "linux.devices[{index}]: block device {} of this host can't be passed to a VM yet",
-                    device.path().display()
-                );
-            }
-        }
         spec.set_linux(Some(linux));
         Ok(Self(spec))
     }
