@@ -9,6 +9,7 @@ use runhcs_compute::ContainerId;
 use runhcs_spec::Isolation;
 
 pub use super::update_args::UpdateArgs;
+pub use super::vm_template_args::VmTemplateArgs;
 use super::{commands, pod_network, shim};
 use crate::globals::Globals;
 
@@ -64,6 +65,8 @@ pub enum Verb {
     CreateScratch(CreateScratchArgs),
     /// Make an ext4 file system on a disk that exists.
     PrepareDisk(PrepareDiskArgs),
+    /// Make, list and remove saved VMs, from which new ones are resumed.
+    VmTemplate(VmTemplateArgs),
     #[command(hide = true)]
     Shim(ShimArgs),
     #[command(hide = true)]
@@ -78,7 +81,10 @@ impl Verb {
             Self::Events(args) => Some(args.id.clone()),
             Self::Shim(args) => Some(args.id.clone()),
             Self::Sync(args) => args.id.clone(),
-            Self::CreateScratch(_) | Self::PrepareDisk(_) | Self::HoldNetwork(_) => None,
+            Self::CreateScratch(_)
+            | Self::PrepareDisk(_)
+            | Self::VmTemplate(_)
+            | Self::HoldNetwork(_) => None,
         }
     }
 
@@ -90,6 +96,7 @@ impl Verb {
             Self::Sync(args) => commands::sync::run(&globals()?, &args),
             Self::CreateScratch(args) => commands::create_scratch::run(&args),
             Self::PrepareDisk(args) => commands::prepare_disk::run(&args),
+            Self::VmTemplate(args) => commands::vm_template::run(&globals()?, &args),
             Self::Shim(args) => shim::run(&globals()?, &args),
             Self::HoldNetwork(args) => pod_network::run(&args),
         }

@@ -18,6 +18,7 @@ pub(crate) mod shim;
 pub(crate) mod terminal;
 mod update_args;
 pub(crate) mod vm_group;
+pub(crate) mod vm_template_args;
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};

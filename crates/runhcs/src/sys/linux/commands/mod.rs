@@ -13,3 +13,4 @@ pub mod spec;
 pub mod start;
 pub mod sync;
 pub mod update;
+pub mod vm_template;
