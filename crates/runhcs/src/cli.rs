@@ -53,7 +53,7 @@ pub struct GlobalArgs {
     /// Configuration file.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Manage cgroups through systemd (not supported yet).
+    /// Have systemd make control groups; linux.cgroupsPath is slice:prefix:name then.
     #[arg(long)]
     pub systemd_cgroup: bool,
     /// Do without control groups where they can't be had: auto is yes for ordinary users.
@@ -251,10 +251,27 @@ pub struct KillArgs {
     pub id: ContainerId,
     /// The signal, by name or number.
     #[arg(default_value = "TERM", allow_hyphen_values = true)]
-    pub signal: runhcs_compute::Signal,
+    pub signal: KillSignal,
     /// Send it to every process of the container.
     #[arg(long, short)]
     pub all: bool,
+}
+
+/// What `kill` sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KillSignal {
+    /// 0: nothing, but whether something could be sent (kill(2)).
+    Probe,
+    /// A signal.
+    Send(runhcs_compute::Signal),
+}
+
+impl std::str::FromStr for KillSignal {
+    type Err = runhcs_compute::InvalidSignal;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "0" { Ok(Self::Probe) } else { text.parse().map(Self::Send) }
+    }
 }
 
 /// How a container is deleted.
@@ -312,6 +329,13 @@ pub struct ExecArgs {
     /// How many descriptors after stderr to pass on.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub preserve_fds: u32,
+    /// A control group below the container's, for one of version 1's controllers or several; may
+    /// be given again.
+    #[arg(long, value_name = "[CONTROLLERS:]PATH")]
+    pub cgroup: Vec<String>,
+    /// Don't refuse a paused container; the process begins when it is resumed.
+    #[arg(long)]
+    pub ignore_paused: bool,
     /// File for the container shim's log (VM isolation).
     #[arg(long, value_name = "FILE")]
     pub shim_log: Option<PathBuf>,
@@ -457,5 +481,6 @@ mod tests {
             assert!(Cli::try_parse_from(["runhcs"].into_iter().chain(line)).is_err(), "{line:?}");
         }
         assert!(Cli::try_parse_from(["runhcs", "kill", "box", "NOSIG"]).is_err());
+        assert_eq!("0".parse(), Ok(KillSignal::Probe));
     }
 }

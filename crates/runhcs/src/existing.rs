@@ -44,7 +44,7 @@ pub struct Existing {
 
 #[derive(Debug)]
 enum Service {
-    Process(Container),
+    Process(Box<Container>),
     Vm(VmContainer),
     /// Its creation has not got as far as its compute service.
     None,
@@ -73,7 +73,7 @@ impl Existing {
                         pid: main.process.pid,
                         start_time: main.process.start_time,
                     });
-                    Service::Process(Container { resources, init })
+                    Service::Process(Box::new(Container { resources, init }))
                 }
                 None => Service::None,
             },
@@ -94,7 +94,7 @@ impl Existing {
     /// Its compute system.
     pub fn system(&self) -> Option<&dyn ComputeSystem> {
         match &self.service {
-            Service::Process(container) => Some(container),
+            Service::Process(container) => Some(container.as_ref()),
             Service::Vm(container) => Some(container),
             Service::None => None,
         }

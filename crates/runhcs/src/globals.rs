@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
+use runhcs_container::{CgroupDriver, InheritedFds};
 use runhcs_state::Store;
 
 use crate::cli::{GlobalArgs, LogFormat, Rootless};
@@ -24,9 +25,6 @@ pub struct Globals {
 impl Globals {
     /// Works the options out.
     pub fn new(args: GlobalArgs) -> anyhow::Result<Self> {
-        if args.systemd_cgroup {
-            bail!("--systemd-cgroup is not supported yet; use the cgroupfs manager");
-        }
         let config = Config::load(args.config.as_deref())?;
         let root = args.root.clone().map_or_else(default_root, Ok)?;
         let owner = args.owner.clone().or_else(|| config.owner.clone());
@@ -47,6 +45,14 @@ impl Globals {
         }
     }
 
+    /// Who makes the control groups of process-isolated containers.
+    pub fn cgroup_driver(&self) -> CgroupDriver {
+        match self.args.systemd_cgroup {
+            true => CgroupDriver::Systemd,
+            false => CgroupDriver::Directories,
+        }
+    }
+
     /// The options that make a shim log as this command does.
     pub fn log_arguments(&self, log: Option<&PathBuf>) -> Vec<std::ffi::OsString> {
         let mut arguments = Vec::new();
@@ -61,6 +67,21 @@ impl Globals {
         }
         arguments
     }
+}
+
+/// The descriptors that a container's process inherits: `preserved` ones after those that systemd
+/// has passed to this command by its socket activation, if it has.
+///
+/// # Errors
+/// `LISTEN_FDS` is no number.
+pub fn inherited_fds(preserved: u32) -> anyhow::Result<InheritedFds> {
+    let listen = match std::env::var("LISTEN_FDS") {
+        Ok(number) if !number.is_empty() => number.parse().map_err(|_| {
+            anyhow::anyhow!("LISTEN_FDS={number:?} in the environment is no number of descriptors")
+        })?,
+        _ => 0,
+    };
+    Ok(InheritedFds { listen, others: preserved })
 }
 
 /// Whether the caller is root outside of all user namespaces.

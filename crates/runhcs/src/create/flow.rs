@@ -16,7 +16,7 @@ use super::place::{Place, Question};
 use super::transaction::Transaction;
 use crate::cli::CreateArgs;
 use crate::existing::{Existing, Main, value, vm_of};
-use crate::globals::{Globals, is_privileged};
+use crate::globals::{Globals, inherited_fds, is_privileged};
 use crate::guest_spec::{GuestSpec, PodView};
 use crate::pod_network::PodNetwork;
 use crate::progress::Progress;
@@ -131,9 +131,10 @@ fn create_process(
             runtime_dir: entry.dir(),
             stdio: None,
             console_socket,
-            preserve_fds: args.preserve_fds,
+            inherited_fds: inherited_fds(args.preserve_fds)?,
             no_pivot: args.no_pivot,
             no_new_keyring: args.no_new_keyring,
+            cgroup_driver: globals.cgroup_driver(),
             rootless: globals.rootless(),
         })?)
     })?;
