@@ -21,7 +21,7 @@ pub use error::{Error, Result};
 pub use isolation::{
     Isolation, IsolationHints, decide_isolation, requested_isolation, windows_isolation,
 };
-pub use validate::validate_process;
+pub use validate::{has_own_pid_namespace, validate_process};
 pub use vm_options::{
     Accelerator, DEFAULT_INITRAMFS, DEFAULT_KERNEL, Machine, VmDefaults, VmOptions,
 };
