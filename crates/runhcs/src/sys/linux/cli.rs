@@ -18,6 +18,7 @@ pub const ROOT_HELP: &str = "Directory for the state of containers; should be on
 
 /// Options before the verb.
 #[derive(Args, Clone, Debug)]
+#[group(skip)]
 pub struct GlobalArgs {
     /// Have systemd make control groups; linux.cgroupsPath is slice:prefix:name then.
     #[arg(long)]
