@@ -35,8 +35,8 @@ impl<'a> Credentials<'a> {
         };
         for name in &capabilities.ambient {
             if !capabilities.permitted.contains(name) || !capabilities.inheritable.contains(name) {
-                // The rest of the line is runc's.
-                tracing::warn!(
+                // No warning: what `runc spec` has written for years asks for it.
+                tracing::debug!(
                     "can't raise ambient capability {name}: it is not both permitted and inheritable"
                 );
             }

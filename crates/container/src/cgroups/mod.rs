@@ -99,6 +99,23 @@ impl CgroupPaths {
             .map(|h| (h.controllers, files::below(&h.mount_point, &h.own_path, path)));
         Ok(Self::V1(paths.collect()))
     }
+
+    /// The directories for a path as processes' `/proc/<pid>/cgroup` has it, which needn't be one
+    /// from the root of what is mounted.
+    fn of_hierarchy(path: &Path) -> Result<Self> {
+        if v2::is_mounted(Path::new(MOUNT_POINT)) {
+            return Self::at(path);
+        }
+        let hierarchies = v1::hierarchies().context(|| "find the cgroup hierarchies".into())?;
+        if hierarchies.is_empty() {
+            return Ok(Self::None);
+        }
+        let below = |h: &v1::Hierarchy| {
+            let shown = path.strip_prefix(&h.root).or(path.strip_prefix("/")).unwrap_or(path);
+            (h.controllers.clone(), h.mount_point.join(shown))
+        };
+        Ok(Self::V1(hierarchies.iter().map(below).collect()))
+    }
 }
 
 /// A container's control groups.

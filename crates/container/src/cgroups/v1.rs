@@ -26,6 +26,8 @@ pub(crate) const UNIFIED: &str = "";
 pub(crate) struct Hierarchy {
     pub controllers: String,
     pub mount_point: PathBuf,
+    /// The group that is mounted there: within a container, the mount may show only a part.
+    pub root: PathBuf,
     pub own_path: PathBuf,
 }
 
@@ -56,11 +58,11 @@ fn parse_hierarchies(mounts: &str, own: &str) -> Vec<Hierarchy> {
             found.then_some((root, point))
         });
         if let Some((root, point)) = mount {
-            // Within a container, the mount may show only a part of the hierarchy.
             let own_path = Path::new(path).strip_prefix(root).unwrap_or(Path::new(path));
             found.push(Hierarchy {
                 controllers: controllers.trim_start_matches("name=").to_owned(),
                 mount_point: PathBuf::from(point),
+                root: PathBuf::from(root),
                 own_path: own_path.to_owned(),
             });
         }

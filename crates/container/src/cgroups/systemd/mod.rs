@@ -93,7 +93,7 @@ pub(super) fn plan(
     let mut manager = scope.manager()?;
     let base = manager.control_group().context(|| "ask systemd for its control group".into())?;
     let path = Path::new("/").join(base).join(slice.path()).join(scope.unit.as_str());
-    let paths = CgroupPaths::at(&path)?;
+    let paths = CgroupPaths::of_hierarchy(&path)?;
     match (&paths, whose) {
         (CgroupPaths::V2(_), _) | (CgroupPaths::V1(_), Whose::System) => {}
         (CgroupPaths::V1(_), Whose::User) => {
