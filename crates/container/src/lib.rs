@@ -11,6 +11,7 @@ mod channel;
 mod clone;
 mod container;
 mod credentials;
+mod criu;
 mod error;
 mod exec;
 mod hooks;
@@ -39,6 +40,7 @@ use serde::{Deserialize, Serialize};
 
 pub use cgroups::{CgroupDriver, CgroupPaths, ExecCgroup, SystemdScope};
 pub use container::Container;
+pub use criu::{CheckpointOptions, CriuOptions, ManageCgroups, PageServer, RestoreOptions};
 pub use exec::ExecOptions;
 pub use hooks::{HookPoint, HookSubject};
 pub use ids::in_user_namespace;

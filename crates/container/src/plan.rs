@@ -164,6 +164,10 @@ impl<'a> Plan<'a> {
         &self.resources
     }
 
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Creates the container up to the point where only `start` is missing. Its init process is a
     /// child of the caller. On failure nothing is left.
     ///

@@ -241,6 +241,15 @@ impl Cgroup {
         state.unwrap_or(Ok(false)).context(|| "read the freezer's state".into())
     }
 
+    /// The group by which others than this engine can freeze the container.
+    pub(crate) fn freezer(&self) -> Option<PathBuf> {
+        match &self.paths {
+            CgroupPaths::V1(_) => self.v1_directory("freezer"),
+            CgroupPaths::V2(path) => Some(path.clone()),
+            CgroupPaths::None => None,
+        }
+    }
+
     /// Whether the kernel kills a whole group at once (`cgroup.kill`, Linux 5.14).
     pub(crate) fn kill_at_once(&self) -> bool {
         matches!(&self.paths, CgroupPaths::V2(path)

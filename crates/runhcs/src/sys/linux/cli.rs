@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use runhcs_compute::ContainerId;
+use runhcs_container::RestoreOptions;
 use runhcs_spec::Isolation;
 
+pub use super::criu_args::{CheckpointArgs, RestoreArgs};
 pub use super::update_args::UpdateArgs;
 use super::{commands, pod_network, shim};
 use crate::globals::Globals;
@@ -46,6 +48,10 @@ pub enum Verb {
     Update(Box<UpdateArgs>),
     /// Print what a container uses, and when its memory is exhausted.
     Events(EventsArgs),
+    /// Write a container's processes into files, by CRIU.
+    Checkpoint(Box<CheckpointArgs>),
+    /// Make a container from a checkpoint's files, by CRIU.
+    Restore(Box<RestoreArgs>),
     /// Have a VM follow its pod's network.
     Sync(SyncArgs),
     #[command(hide = true)]
@@ -60,6 +66,8 @@ impl Verb {
         match self {
             Self::Update(args) => Some(args.id.clone()),
             Self::Events(args) => Some(args.id.clone()),
+            Self::Checkpoint(args) => Some(args.id.clone()),
+            Self::Restore(args) => Some(args.id.clone()),
             Self::Shim(args) => Some(args.id.clone()),
             Self::Sync(args) => args.id.clone(),
             Self::HoldNetwork(_) => None,
@@ -71,6 +79,8 @@ impl Verb {
         match self {
             Self::Update(args) => commands::update::run(&globals()?, &args),
             Self::Events(args) => commands::events::run(&globals()?, &args),
+            Self::Checkpoint(args) => commands::checkpoint::run(&globals()?, &args),
+            Self::Restore(args) => commands::restore::run(&globals()?, &args),
             Self::Sync(args) => commands::sync::run(&globals()?, &args),
             Self::Shim(args) => shim::run(&globals()?, &args),
             Self::HoldNetwork(args) => pod_network::run(&args),
@@ -127,6 +137,9 @@ pub struct CreateArgs {
     /// Unix socket to copy the VM's serial console to.
     #[arg(long, value_name = "SOCKET")]
     pub vm_console: Option<PathBuf>,
+    /// The checkpoint that it is restored from.
+    #[arg(skip)]
+    pub restore: Option<RestoreOptions>,
 }
 
 /// What a further process is.

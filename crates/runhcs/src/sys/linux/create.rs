@@ -58,7 +58,13 @@ impl Service for CreationService<'_> {
         })?;
         let resources = plan.resources().clone();
         flow.step("resources", || Ok(entry.put(value::RESOURCES, &resources)?))?;
-        let create = || Ok(Container { resources: resources.clone(), init: Some(plan.create()?) });
+        let create = || {
+            let init = match &args.restore {
+                Some(options) => plan.restore(options)?,
+                None => plan.create()?,
+            };
+            Ok(Container { resources: resources.clone(), init: Some(init) })
+        };
         let container = flow.acquire("container", create, |container| {
             let container = container.clone();
             Box::new(move || Ok(container.delete()?))

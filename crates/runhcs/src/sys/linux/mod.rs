@@ -4,6 +4,7 @@ pub mod cli;
 pub mod commands;
 mod config;
 mod create;
+mod criu_args;
 pub(crate) mod foreground;
 pub(crate) mod guest_spec;
 pub(crate) mod hooks;
