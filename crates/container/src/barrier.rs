@@ -16,7 +16,7 @@ use crate::Init;
 use crate::error::Context;
 
 fn path(directory: &Path) -> PathBuf {
-    directory.join("start.fifo")
+    directory.join("exec.fifo")
 }
 
 /// Makes the FIFO. The descriptor refers to it without opening it, so it can be handed on into

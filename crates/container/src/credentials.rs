@@ -33,6 +33,14 @@ impl<'a> Credentials<'a> {
             effective: set(sets.map(|s| s.effective()))?,
             ambient: set(sets.map(|s| s.ambient()))?,
         };
+        for name in &capabilities.ambient {
+            if !capabilities.permitted.contains(name) || !capabilities.inheritable.contains(name) {
+                // No warning: what `runc spec` has written for years asks for it.
+                tracing::debug!(
+                    "can't raise ambient capability {name}: it is not both permitted and inheritable"
+                );
+            }
+        }
         let mut limits: Vec<(Resource, Rlimit)> = Vec::new();
         for (index, limit) in process.rlimits().iter().flatten().enumerate() {
             let field = format!("process.rlimits[{index}]");

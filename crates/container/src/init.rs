@@ -38,7 +38,8 @@ pub(crate) fn run(plan: &mut Plan<'_>, mut inherited: Inherited) -> ! {
             exit();
         }
     };
-    drop(inherited.channel);
+    // It may wait long, and nothing of this is the container's business.
+    drop((inherited.channel, inherited.entrances, inherited.joined));
     let Ok(line) = barrier::wait(&inherited.fifo) else { exit() };
     drop(inherited.fifo);
     let error = match begin(plan) {
@@ -59,7 +60,7 @@ fn close_others(plan: &Plan<'_>, inherited: &Inherited) {
         .chain(inherited.entrances.descriptors())
         .chain(stdio.chain(console).map(AsRawFd::as_raw_fd))
         .collect();
-    program::close_all_but(keep, plan.options.preserve_fds);
+    program::close_all_but(keep, plan.options.inherited_fds);
 }
 
 /// Everything up to the point where only `start` is missing. Returns the program's path.
@@ -102,7 +103,7 @@ fn set_up(plan: &mut Plan<'_>, inherited: &mut Inherited) -> Result<std::ffi::CS
     plan.scheduling.apply()?;
     plan.personality.map_or(Ok(()), Personality::apply)?;
     plan.memory_policy.as_ref().map_or(Ok(()), MemoryPolicy::apply)?;
-    program::close_on_exec(plan.options.preserve_fds)?;
+    program::close_on_exec(plan.options.inherited_fds)?;
     plan.program.look_home_up(plan.process.user().uid())?;
     plan.program.enter_cwd()?;
     // A filter without no_new_privs takes privilege to load; with it, it can and should come last.

@@ -55,6 +55,11 @@ impl<'a> RootPlan<'a> {
         })
     }
 
+    /// Where it is assembled.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Assembles the tree at the root's path. The caller is in the container's new mount
     /// namespace.
     pub(crate) fn assemble(&self, cgroup: &Cgroup, may_mknod: bool) -> Result<Root> {
