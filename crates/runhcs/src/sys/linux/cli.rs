@@ -17,9 +17,9 @@ pub const ROOT_VALUE: &str = "DIR";
 /// What `--root` is for.
 pub const ROOT_HELP: &str = "Directory for the state of containers; should be on a tmpfs";
 
-/// Options before the verb.
+/// Options before the verb that only Linux has.
 #[derive(Args, Clone, Debug)]
-pub struct GlobalArgs {
+pub struct SystemArgs {
     /// Manage cgroups through systemd (not supported yet).
     #[arg(long)]
     pub systemd_cgroup: bool,
@@ -28,7 +28,7 @@ pub struct GlobalArgs {
     pub rootless: Rootless,
 }
 
-impl GlobalArgs {
+impl SystemArgs {
     /// Refuses what can't be had.
     pub fn check(&self) -> anyhow::Result<()> {
         if self.systemd_cgroup {
