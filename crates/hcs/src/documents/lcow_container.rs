@@ -42,9 +42,11 @@ pub fn lcow_hosted(spec: &Spec, id: &str, scratch: &str) -> Result<HostedSystem>
 fn guest_spec(spec: &Spec, id: &str) -> Result<Spec> {
     let mut guest = spec.clone();
     guest.set_hooks(None);
-    if let Some(root) = guest.root_mut() {
-        root.set_path(linux_rootfs(id).into());
-    }
+    let mut root = guest.root().clone().unwrap_or_default();
+    root.set_path(linux_rootfs(id).into());
+    // What the type fills in is not what an absent root means.
+    root.set_readonly(Some(spec.root().as_ref().is_some_and(|own| own.readonly() == Some(true))));
+    guest.set_root(Some(root));
     let network = spec.windows().as_ref().and_then(|windows| windows.network().as_ref());
     let namespace = network.and_then(|network| network.network_namespace().clone());
     guest.set_windows(namespace.filter(|id| !id.is_empty()).map(|namespace| {
