@@ -7,13 +7,13 @@ use runhcs_compute::{ComputeSystem, Status};
 use runhcs_state::{Entry, Locked, ProcessHandle, Record, Store};
 
 use crate::cli::DeleteArgs;
-use crate::existing::{Existing, value};
+use crate::existing::{Existing, config, value};
 use crate::globals::Globals;
 use crate::sys::create::end_vm;
 use crate::sys::layers::HostLayers;
 use crate::sys::process;
 use crate::sys::service::vm_id;
-use crate::sys::vm::{Op, VM_SHIM, Vm};
+use crate::sys::vm::{Op, VM_SHIM, Vm, remove_own_disk};
 
 /// How long a container shim may take to end by itself once its container is gone.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -94,6 +94,7 @@ fn free(store: &Store, entry: &Locked, existing: &Existing) -> Result<()> {
     }
     if record.is_vm_host() {
         end_vm(&vm_id(&record.id), entry.get::<ProcessHandle>(VM_SHIM)?)?;
+        remove_own_disk(&config(entry)?)?;
     }
     if let Some(main) = existing.main {
         process::end(main.process, PATIENCE)?;
