@@ -13,6 +13,8 @@ use rustix::mount::{MountFlags, mount};
 const MODULE_LIST: &str = "/modules.load";
 /// The same for those that a VM with network devices needs.
 pub const NETWORK_MODULE_LIST: &str = "/modules.network";
+/// The same for those that a VM with disks needs.
+pub const DISK_MODULE_LIST: &str = "/modules.disk";
 
 /// Makes the console this process's stdio, in case the kernel found none to open.
 pub fn open_console() {

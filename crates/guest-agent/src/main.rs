@@ -4,12 +4,15 @@
 //! a fork is safe because there is no other thread whose locks could be held.
 
 mod boot;
+mod disks;
 mod engine;
 mod log;
+mod namespaces;
 mod network;
 mod processes;
 mod reaper;
 mod requests;
+mod scratch;
 mod server;
 mod streams;
 mod volumes;

@@ -114,7 +114,8 @@ impl fmt::Display for Failure {
         if !message.is_empty() {
             write!(f, ": {message}")?;
         }
-        for event in events {
+        // The message may be the first event's.
+        for event in events.iter().filter(|event| event.message.trim() != message) {
             write!(f, "; {event}")?;
         }
         Ok(())
@@ -152,6 +153,9 @@ mod tests {
             "create compute system a: the service does not understand the document (0x8037010D): \
              Invalid JSON; Unknown field ({p} event 7)"
         );
+        let same = r#"{"ErrorMessage":"why","ErrorEvents":[{"Message":"why"}]}"#;
+        let failure = Failure::with_document("x", -1, same);
+        assert_eq!(failure.to_string(), "x: the service failed (0xFFFFFFFF): why");
         let failure = Failure::with_document("x", -1, "no document");
         assert_eq!(failure.to_string(), "x: the service failed (0xFFFFFFFF)");
     }

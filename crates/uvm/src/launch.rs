@@ -36,6 +36,8 @@ pub struct Launch {
     /// The network namespace whose interfaces the VM gets, by its path; without one the guest has
     /// only its loopback.
     pub network: Option<PathBuf>,
+    /// Control groups that the shim enters, with all that it starts.
+    pub cgroups: Vec<PathBuf>,
     /// A unix socket to which the serial console is also written.
     pub console: Option<PathBuf>,
     /// `tracing` filter for the shim's log.

@@ -4,6 +4,7 @@
 
 mod attachment;
 mod connection;
+pub mod console;
 mod container;
 pub mod deadline;
 pub mod files;

@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use runhcs_protocol::CONTROL_PORT;
 use runhcs_protocol::shim::Info;
-use runhcs_uvm::{Launch, files};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use runhcs_uvm::{Launch, console, files};
+use rustix::thread::CapabilitySet;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::sync::oneshot;
 
 use crate::agent::{self, Agent, Greeted};
 use crate::child::Child;
 use crate::console::Console;
+use crate::disks::Disks;
 use crate::inherit::Inherit;
 use crate::lost::Lost;
 use crate::network::{Carried, Link, MICROVM_DEVICES};
@@ -23,14 +25,18 @@ use crate::share::Namespace;
 use crate::tail::Tail;
 use crate::vm_dir::VmDir;
 use crate::vsock::Vsock;
-use crate::{log, sockets, virtiofs};
+use crate::{capabilities, log, sockets, virtiofs};
 
 /// What Linux writes when it gives up; a long account of its state follows.
 const PANIC: &str = "Kernel panic";
-/// How many of the console's last lines an error shows.
-const CONSOLE_LINES: usize = 8;
 /// When something of the VM ends, QEMU's end may be the cause and be seen this much later.
 const QEMU_FIRST: Duration = Duration::from_millis(200);
+/// The most of a line of QEMU's that is logged, in bytes.
+const MAX_MESSAGE: usize = 4096;
+/// What the shim goes on needing once the VM's processes are started: mounts and namespaces, the
+/// pod's network, and ending QEMU, which is another user.
+const CAPABILITIES: CapabilitySet =
+    CapabilitySet::SYS_ADMIN.union(CapabilitySet::NET_ADMIN).union(CapabilitySet::KILL);
 /// How long QEMU may take to quit before it is killed.
 const QUIT_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -39,7 +45,7 @@ pub struct Machine {
     qemu: Child,
     virtiofs: Child,
     vsock_ended: oneshot::Receiver<()>,
-    monitor: Monitor,
+    monitor: Rc<Monitor>,
     observer: Observer,
     network: Option<Rc<Link>>,
 }
@@ -101,9 +107,6 @@ impl Machine {
             virtiofs::spawn(&namespace.share_dir(), private_dir, log, Inherit::new(&life)?)?;
         let mut virtiofs = Child::new("the virtiofs daemon", virtiofs)?;
         let (listener, vsock_socket) = sockets::waiting_connection(&private_dir.join("vsock"))?;
-        let vsock =
-            Vsock::start(listener, CONTROL_PORT).context("cannot start the vsock device")?;
-
         let qemu_sockets = qemu::Sockets {
             console: console_socket,
             monitor: qemu_monitor,
@@ -115,6 +118,10 @@ impl Machine {
         let child =
             qemu::spawn(&program, &root, launch, accelerator, &qemu_sockets, &life, qemu_messages)?;
         let mut qemu = Child::new("QEMU", child)?;
+        // Before there are other threads, each of which would have to do the same.
+        capabilities::keep(CAPABILITIES).context("cannot drop capabilities")?;
+        let vsock =
+            Vsock::start(listener, CONTROL_PORT).context("cannot start the vsock device")?;
         // QEMU's ends are QEMU's alone, so that they end with it.
         drop((qemu_sockets, life));
         if let Some((carried, _)) = &mut network {
@@ -125,8 +132,10 @@ impl Machine {
         tracing::debug!(elapsed = ?started.elapsed(), "devices and QEMU started");
 
         let limit = Duration::from_secs(options.boot_timeout_seconds);
+        let throttles = options.disk_bandwidth.is_some() || options.disk_iops.is_some();
+        let agent = boot_to_agent(monitor_socket, throttles, vsock.accepted);
         let booted = tokio::select! {
-            booted = tokio::time::timeout(limit, boot_to_agent(monitor_socket, vsock.accepted)) => {
+            booted = tokio::time::timeout(limit, agent) => {
                 booted.unwrap_or_else(|_| {
                     Err(anyhow!("the virtual machine didn't come up within {} s", limit.as_secs()))
                 })
@@ -135,7 +144,7 @@ impl Machine {
             ended = virtiofs.ended() => Err(anyhow!("{ended} before the guest was up")),
         };
         let (monitor, greeted) = match booted {
-            Ok(booted) => booted,
+            Ok((monitor, greeted)) => (Rc::new(monitor), greeted),
             Err(error) => {
                 // If QEMU has ended, all else is a consequence.
                 let ended = tokio::time::timeout(QEMU_FIRST, qemu.ended()).await;
@@ -158,6 +167,7 @@ impl Machine {
             pid: std::process::id(),
             accelerator: accelerator.name().to_owned(),
             kernel,
+            network: network.as_ref().map(|(carried, _)| carried.path()),
             console_log: observer.console_log.clone(),
         };
         let agent = Agent::start(greeted, lost.clone());
@@ -166,7 +176,8 @@ impl Machine {
             None => None,
         };
         tracing::debug!(elapsed = ?started.elapsed(), "the network is set up");
-        let pod = Pod::new(agent, vsock.dialer, lost.clone(), info, share, network.clone());
+        let disks = Disks::new(monitor.clone());
+        let pod = Pod::new(agent, vsock.dialer, lost.clone(), info, share, disks, network.clone());
         let machine = Self { qemu, virtiofs, vsock_ended: vsock.ended, monitor, observer, network };
         Ok((machine, Rc::new(pod)))
     }
@@ -223,9 +234,10 @@ impl Machine {
 
 async fn boot_to_agent(
     monitor: std::os::unix::net::UnixStream,
+    throttles: bool,
     accepted: oneshot::Receiver<std::os::unix::net::UnixStream>,
 ) -> anyhow::Result<(Monitor, Greeted)> {
-    let monitor = Monitor::open(monitor).await?;
+    let monitor = Monitor::open(monitor, throttles).await?;
     let control = accepted.await.context("the vsock device ended")?;
     let greeted = agent::greet(control).await?;
     Ok((monitor, greeted))
@@ -243,20 +255,11 @@ impl Observer {
         for line in self.messages.lines(3) {
             text += &format!("; {line}");
         }
-        let lines = self.console.lines(CONSOLE_LINES);
-        if lines.is_empty() {
-            text += "; the guest's console is empty";
-        } else {
-            text += &format!("; the guest's console ({}) ends with:", self.console_log.display());
-        }
-        for line in lines {
-            text += &format!("\n    {line}");
-        }
-        text
+        text + &console::excerpt(self.console.all(), &self.console_log)
     }
 }
 
-/// Logs what QEMU writes to standard error.
+/// Logs what QEMU writes to standard error, whose lines may be of any length.
 async fn log_messages(pipe: OwnedFd, tail: Tail) {
     let receiver = match tokio::net::unix::pipe::Receiver::from_owned_fd(pipe) {
         Ok(receiver) => receiver,
@@ -265,10 +268,16 @@ async fn log_messages(pipe: OwnedFd, tail: Tail) {
             return;
         }
     };
-    let mut lines = BufReader::new(receiver).split(b'\n');
-    while let Ok(Some(line)) = lines.next_segment().await {
-        tail.push(&line);
+    let mut pipe = BufReader::new(receiver);
+    loop {
+        let mut line = Vec::new();
+        match (&mut pipe).take(MAX_MESSAGE as u64).read_until(b'\n', &mut line).await {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => return,
+        }
+        let line = line.strip_suffix(b"\n").unwrap_or(&line);
+        tail.push(line);
         tail.push(b"\n");
-        tracing::warn!(message = %String::from_utf8_lossy(&line), "QEMU");
+        tracing::warn!(target: log::QEMU, message = %String::from_utf8_lossy(line), "QEMU");
     }
 }

@@ -6,10 +6,11 @@ use std::os::unix::net::UnixStream;
 
 use runhcs_protocol::SHARE_TAG;
 use runhcs_protocol::agent_log::LEVEL_WORD;
-use runhcs_spec::{Machine, VmOptions};
+use runhcs_spec::{Console, Entropy, Machine, VmOptions};
 use runhcs_uvm::Launch;
 
 use super::accelerator::Usable;
+use super::drives::{CONTROLLER, THROTTLE};
 use super::{root, timestamp};
 use crate::agent_log;
 use crate::network::Device;
@@ -43,12 +44,9 @@ pub fn arguments(launch: &Launch, accelerator: Usable, sockets: &Sockets<'_>) ->
     push(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
 
     push(&["-machine", machine(options)]);
-    push(&["-accel", accelerator.name()]);
-    push(&["-cpu", accelerator.cpu(), "-smp", &options.vcpus.to_string()]);
-    let size = format!("{}M", options.memory_mib);
-    // Shared, because the vsock device and the virtiofs daemon read and write the guest's memory.
-    let memory = format!("memory-backend-memfd,id=memory,size={size},share=on");
-    push(&["-m", &size, "-object", &memory]);
+    push(&["-accel", accelerator.argument()]);
+    push(&["-cpu", &cpu(options, accelerator), "-smp", &options.vcpus.to_string()]);
+    push(&["-m", &format!("{}M", options.memory_mib), "-object", &memory(options)]);
 
     for (name, socket) in [
         ("console", &sockets.console),
@@ -58,7 +56,7 @@ pub fn arguments(launch: &Launch, accelerator: Usable, sockets: &Sockets<'_>) ->
     ] {
         push(&["-chardev", &format!("socket,id={name},fd={}", socket.as_raw_fd())]);
     }
-    push(&["-serial", "chardev:console"]);
+    push(&["-serial", if options.console == Console::Off { "none" } else { "chardev:console" }]);
     push(&["-mon", "chardev=monitor,mode=control"]);
     let bus = match options.machine {
         Machine::Microvm => "device",
@@ -70,6 +68,17 @@ pub fn arguments(launch: &Launch, accelerator: Usable, sockets: &Sockets<'_>) ->
         "-device",
         &format!("vhost-user-fs-{bus},chardev=virtiofs,tag={SHARE_TAG},queue-size=1024"),
     ]);
+
+    if options.entropy == Entropy::Host {
+        // The host's kernel is asked (getrandom(2)); no file is opened.
+        push(&["-object", "rng-builtin,id=entropy"]);
+        push(&["-device", &format!("virtio-rng-{bus},rng=entropy")]);
+    }
+    if let Some(limits) = disk_limits(options) {
+        push(&["-object", &limits]);
+    }
+    // Nothing is behind it yet. The guest agent, not the controller, tells the guest of disks.
+    push(&["-device", &format!("virtio-scsi-{bus},id={CONTROLLER},num_queues=1,hotplug=off")]);
 
     for (number, (device, tap)) in sockets.network.iter().enumerate() {
         push(&["-netdev", &format!("tap,id=net{number},fd={}", tap.as_raw_fd())]);
@@ -88,6 +97,44 @@ pub fn arguments(launch: &Launch, accelerator: Usable, sockets: &Sockets<'_>) ->
     arguments
 }
 
+fn cpu(options: &VmOptions, accelerator: Usable) -> String {
+    if options.cpu_features.is_empty() {
+        return accelerator.cpu().to_owned();
+    }
+    // A feature that can't be had is an error, rather than a guest without it.
+    format!("{},enforce,{}", accelerator.cpu(), options.cpu_features)
+}
+
+fn memory(options: &VmOptions) -> String {
+    // Shared, because the vsock device and the virtiofs daemon read and write the guest's memory.
+    let mut memory =
+        format!("memory-backend-memfd,id=memory,size={}M,share=on", options.memory_mib);
+    if options.huge_pages {
+        memory += ",hugetlb=on,hugetlbsize=2M";
+    }
+    if options.preallocate_memory {
+        memory += ",prealloc=on";
+    }
+    memory
+}
+
+/// What all disks share in throughput.
+fn disk_limits(options: &VmOptions) -> Option<String> {
+    let mut limits = serde_json::Map::new();
+    for (name, limit) in [("bps-total", options.disk_bandwidth), ("iops-total", options.disk_iops)]
+    {
+        if let Some(limit) = limit {
+            limits.insert(name.to_owned(), limit.get().into());
+        }
+    }
+    if limits.is_empty() {
+        return None;
+    }
+    let group =
+        serde_json::json!({ "qom-type": "throttle-group", "id": THROTTLE, "limits": limits });
+    Some(group.to_string())
+}
+
 fn machine(options: &VmOptions) -> &'static str {
     match options.machine {
         // Without the timer and the interrupt controller of the first PC: Linux uses its APIC, and
@@ -99,7 +146,6 @@ fn machine(options: &VmOptions) -> &'static str {
 
 fn kernel_command_line(options: &VmOptions, accelerator: Usable) -> String {
     let mut words = vec![
-        "console=ttyS0".to_owned(),
         "quiet".to_owned(),
         // Restart at once, which `-no-reboot` makes QEMU's end.
         "panic=-1".to_owned(),
@@ -109,6 +155,14 @@ fn kernel_command_line(options: &VmOptions, accelerator: Usable) -> String {
         "no_timer_check".to_owned(),
         "cryptomgr.notests".to_owned(),
     ];
+    words.push(
+        match options.console {
+            Console::Log => "console=ttyS0",
+            // The driver finds no port.
+            Console::Off => "8250.nr_uarts=0",
+        }
+        .to_owned(),
+    );
     if options.machine == Machine::Microvm {
         words.push("pci=off".to_owned());
     }
@@ -132,24 +186,55 @@ fn kernel_command_line(options: &VmOptions, accelerator: Usable) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
+
     use runhcs_spec::Accelerator;
 
     use super::*;
 
-    fn line(machine: Machine, vcpus: u32, accelerator: Usable) -> String {
-        let options = VmOptions {
+    fn options(machine: Machine, vcpus: u32) -> VmOptions {
+        VmOptions {
             kernel: "/k".into(),
             initramfs: "/i".into(),
             kernel_args: "one two=3".to_owned(),
             memory_mib: 64,
+            preallocate_memory: false,
+            huge_pages: false,
             vcpus,
+            cpu_features: String::new(),
             accelerator: Accelerator::Auto,
             machine,
+            console: Console::Log,
+            entropy: Entropy::Cpu,
+            disk_bandwidth: None,
+            disk_iops: None,
             qemu: "qemu".into(),
             boot_timeout_seconds: 1,
             uid_base: 0,
-        };
-        kernel_command_line(&options, accelerator)
+        }
+    }
+
+    fn line(machine: Machine, vcpus: u32, accelerator: Usable) -> String {
+        kernel_command_line(&options(machine, vcpus), accelerator)
+    }
+
+    #[test]
+    fn options_become_arguments() {
+        let mut options = options(Machine::Microvm, 1);
+        assert_eq!(cpu(&options, Usable::Tcg), "max");
+        assert_eq!(memory(&options), "memory-backend-memfd,id=memory,size=64M,share=on");
+        assert_eq!(disk_limits(&options), None);
+        options.cpu_features = "+a,-b".to_owned();
+        options.huge_pages = true;
+        options.preallocate_memory = true;
+        options.disk_iops = NonZeroU64::new(9);
+        options.console = Console::Off;
+        assert_eq!(cpu(&options, Usable::Kvm), "host,enforce,+a,-b");
+        let end = ",share=on,hugetlb=on,hugetlbsize=2M,prealloc=on";
+        assert!(memory(&options).ends_with(end));
+        let limits = disk_limits(&options).unwrap();
+        assert!(limits.contains(r#""limits":{"iops-total":9}"#), "{limits}");
+        assert!(!kernel_command_line(&options, Usable::Tcg).contains("console="));
     }
 
     #[test]

@@ -15,12 +15,17 @@ use tokio::net::UnixStream;
 pub struct Monitor {
     service: QapiService<QmpStreamTokio<WriteHalf<UnixStream>>>,
     shutdown_reason: Rc<RefCell<Option<String>>>,
+    /// The same connection, for descriptors.
+    socket: StdUnixStream,
+    throttles: bool,
 }
 
 impl Monitor {
-    /// Greets QEMU, which answers when the machine is complete and running.
-    pub async fn open(socket: StdUnixStream) -> anyhow::Result<Self> {
+    /// Greets QEMU, which answers when the machine is complete and running. `throttles` says
+    /// whether the throughput of its disks is limited.
+    pub async fn open(socket: StdUnixStream, throttles: bool) -> anyhow::Result<Self> {
         socket.set_nonblocking(true)?;
+        let same = socket.try_clone().context("cannot copy the monitor's socket")?;
         let (read, write) = tokio::io::split(UnixStream::from_std(socket)?);
         let stream = QmpStreamTokio::open_split(read, write)
             .await
@@ -40,12 +45,24 @@ impl Monitor {
                 }
             }
         });
-        Ok(Self { service, shutdown_reason })
+        Ok(Self { service, shutdown_reason, socket: same, throttles })
     }
 
     /// What QEMU said of why the guest ended, if it did.
     pub fn shutdown_reason(&self) -> Option<String> {
         self.shutdown_reason.borrow().clone()
+    }
+
+    pub(super) fn service(&self) -> &QapiService<QmpStreamTokio<WriteHalf<UnixStream>>> {
+        &self.service
+    }
+
+    pub(super) fn socket(&self) -> &StdUnixStream {
+        &self.socket
+    }
+
+    pub(super) fn throttles(&self) -> bool {
+        self.throttles
     }
 
     /// Has QEMU end.

@@ -13,11 +13,11 @@ pub const ROOT_VALUE: &str = "NAME";
 /// What `--root` is for.
 pub const ROOT_HELP: &str = "Name of the registry key for the state of containers";
 
-/// Options before the verb: none.
+/// Options before the verb that only Windows has: none.
 #[derive(Args, Clone, Debug)]
-pub struct GlobalArgs {}
+pub struct SystemArgs {}
 
-impl GlobalArgs {
+impl SystemArgs {
     /// Refuses what can't be had: nothing.
     pub fn check(&self) -> anyhow::Result<()> {
         Ok(())

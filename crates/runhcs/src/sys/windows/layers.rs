@@ -21,8 +21,8 @@ pub struct HostLayers {
 }
 
 /// The writable disk in a layer's folder.
-pub fn scratch_disk(folder: &str) -> PathBuf {
-    Path::new(folder).join(SCRATCH)
+pub fn scratch_disk(folder: impl AsRef<Path>) -> PathBuf {
+    folder.as_ref().join(SCRATCH)
 }
 
 impl HostLayers {

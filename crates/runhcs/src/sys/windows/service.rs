@@ -93,12 +93,19 @@ pub struct Container {
 }
 
 impl Container {
-    /// Its compute system.
+    /// Its compute system, for an operation.
     ///
     /// # Errors
-    /// [`Error::NotFound`]
-    pub fn open(&self) -> runhcs_compute::Result<System> {
-        System::open(self.id.as_str()).map_err(|failure| self.error("open", failure))
+    /// [`Error::InvalidStatus`] if it has ended: then there is none any more.
+    pub fn open(&self, operation: &'static str) -> runhcs_compute::Result<System> {
+        match System::find(self.id.as_str()) {
+            Ok(Some(system)) => Ok(system),
+            Ok(None) => {
+                let (id, status) = (self.id.clone(), Status::Stopped);
+                Err(Error::InvalidStatus { operation, id, status })
+            }
+            Err(failure) => Err(self.error(operation, failure)),
+        }
     }
 
     /// What its processes can be told. In a VM it is the guest that says so.
@@ -163,11 +170,11 @@ impl ComputeSystem for Container {
     }
 
     fn start(&self) -> runhcs_compute::Result<()> {
-        self.open()?.start().map_err(|failure| self.error("start", failure))
+        self.open("start")?.start().map_err(|failure| self.error("start", failure))
     }
 
     fn signal(&self, signal: Signal, scope: Scope) -> runhcs_compute::Result<()> {
-        let system = self.open()?;
+        let system = self.open("signal")?;
         let failed = |failure| self.error("signal", failure);
         if scope == Scope::All {
             if signal != Signal::KILL {
@@ -198,15 +205,15 @@ impl ComputeSystem for Container {
     }
 
     fn pause(&self) -> runhcs_compute::Result<()> {
-        self.open()?.pause().map_err(|failure| self.error("pause", failure))
+        self.open("pause")?.pause().map_err(|failure| self.error("pause", failure))
     }
 
     fn resume(&self) -> runhcs_compute::Result<()> {
-        self.open()?.resume().map_err(|failure| self.error("resume", failure))
+        self.open("resume")?.resume().map_err(|failure| self.error("resume", failure))
     }
 
     fn processes(&self) -> runhcs_compute::Result<Vec<u32>> {
-        let properties = self.open()?.properties(&[PropertyType::ProcessList]);
+        let properties = self.open("list processes of")?.properties(&[PropertyType::ProcessList]);
         let properties = properties.map_err(|failure| self.error("list processes of", failure))?;
         Ok(properties.process_list.iter().map(|process| process.process_id).collect())
     }

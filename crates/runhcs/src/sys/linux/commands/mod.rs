@@ -1,9 +1,11 @@
 //! The verbs that are particular to Linux, or do their work in ways of their own there.
 
+pub mod create_scratch;
 pub mod delete;
 pub mod events;
 pub mod exec;
 pub mod features;
+pub mod prepare_disk;
 pub mod ps;
 pub mod resize_tty;
 pub mod run;

@@ -7,13 +7,13 @@ use runhcs_compute::{ComputeSystem, Status};
 use runhcs_state::{Entry, Locked, ProcessHandle, Record, Store};
 
 use crate::cli::DeleteArgs;
-use crate::existing::{Existing, value};
+use crate::existing::{Existing, config, value};
 use crate::globals::Globals;
 use crate::sys::create::end_vm;
 use crate::sys::layers::HostLayers;
 use crate::sys::process;
 use crate::sys::service::vm_id;
-use crate::sys::vm::{Op, VM_SHIM, Vm};
+use crate::sys::vm::{Op, VM_SHIM, Vm, remove_own_disk};
 
 /// How long a container shim may take to end by itself once its container is gone.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,50 +43,47 @@ pub fn run(globals: &Globals, args: &DeleteArgs) -> Result<u8> {
             status => bail!("cannot delete container {} that is not stopped: {status}", args.id),
         }
     }
-    delete_guests(store, &existing.record, args.force)?;
-    free(store, &entry, &existing)?;
+    if existing.record.is_vm_host() && !args.force {
+        refuse_guests(store, &existing.record)?;
+    }
+    free(store, &entry, &existing, args.force)?;
     Ok(0)
 }
 
-/// The containers in this one's VM: they would lose it.
-fn delete_guests(store: &Store, host: &Record, force: bool) -> Result<()> {
-    if !host.is_vm_host() {
-        return Ok(());
-    }
+/// Containers that run in this one's VM would be stopped with it.
+fn refuse_guests(store: &Store, host: &Record) -> Result<()> {
     for (_, listed) in store.list()? {
         let Ok((entry, record)) = listed else { continue };
         if record.id == host.id || record.vm != host.vm {
             continue;
         }
-        let existing = Existing::open(store, &entry)?;
-        if !force && existing.status()? != Status::Stopped {
+        if Existing::open(store, &entry)?.status()? != Status::Stopped {
             bail!(
-                "container {} is in the VM of {}; delete it first, or use --force",
+                "container {} is in the VM of {}; delete it first, or stop it with the VM by --force",
                 record.id,
                 host.id
             );
-        }
-        if force {
-            match entry.lock() {
-                Ok(entry) => free(store, &entry, &existing)?,
-                Err(runhcs_state::Error::NotFound(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
         }
     }
     Ok(())
 }
 
-fn free(store: &Store, entry: &Locked, existing: &Existing) -> Result<()> {
+fn free(store: &Store, entry: &Locked, existing: &Existing, force: bool) -> Result<()> {
     let record = &existing.record;
-    existing.service.container().delete()?;
+    match existing.service.container().delete() {
+        // A guest that doesn't answer must not keep anybody from clearing up.
+        Err(error) if force && record.vm.is_some() => tracing::warn!(
+            "{:#}; what is left of it goes with its virtual machine",
+            anyhow::Error::from(error)
+        ),
+        deleted => deleted?,
+    }
     if let Some(vm) = Vm::of(record) {
         // A host's VM goes as a whole; but its writable disk is to be whole, too.
         let op = if record.is_vm_host() { Op::UnmountDisk } else { Op::Unmount };
-        match vm.request(&record.id, op) {
-            Ok(_) => {}
-            // What was in it went with it; and a shim that is stuck is ended with its VM.
-            Err(error) => tracing::warn!("{error:#}"),
+        // What was in a VM that is gone went with it; and a shim that is stuck is ended with its VM.
+        if let Err(error) = vm.request(&record.id, op) {
+            tracing::warn!("{error:#}");
         }
     }
     if let Some(layers) = entry.get::<HostLayers>(value::RESOURCES)? {
@@ -94,6 +91,7 @@ fn free(store: &Store, entry: &Locked, existing: &Existing) -> Result<()> {
     }
     if record.is_vm_host() {
         end_vm(&vm_id(&record.id), entry.get::<ProcessHandle>(VM_SHIM)?)?;
+        remove_own_disk(&config(entry)?)?;
     }
     if let Some(main) = existing.main {
         process::end(main.process, PATIENCE)?;

@@ -30,7 +30,8 @@ pub fn run(globals: &Globals, args: &ResizeTtyArgs) -> Result<u8> {
         }
     };
     let guest_pid = guest_pid.context("the process does not run")?;
-    let process = existing.service.container().open()?.open_process(guest_pid)?;
+    let process =
+        existing.service.container().open("resize a terminal of")?.open_process(guest_pid)?;
     process.resize(ConsoleSize { height: args.height, width: args.width })?;
     Ok(0)
 }

@@ -43,9 +43,28 @@ pub struct OwnDisk(PathBuf);
 
 impl Drop for OwnDisk {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.0) {
-            tracing::warn!("delete the virtual machine's own disk {}: {error}", self.0.display());
+        if let Err(error) = remove(&self.0) {
+            tracing::warn!("{error:#}");
         }
+    }
+}
+
+/// Deletes the writable disk that a Windows guest of this configuration's VM has, if its shim could
+/// not.
+pub fn remove_own_disk(spec: &Spec) -> Result<()> {
+    if spec.linux().is_some() {
+        return Ok(());
+    }
+    let folders = LayerFolders::of(spec)?;
+    remove(&scratch_disk(&Path::new(&folders.scratch).join(OWN_SCRATCH)))
+}
+
+fn remove(disk: &Path) -> Result<()> {
+    match std::fs::remove_file(disk) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("delete the VM's own disk {}", disk.display()))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -98,8 +117,7 @@ impl Boot {
         let folders = LayerFolders::of(spec)?;
         let files = utility_vm(spec, &folders)?;
         let folder = Path::new(&folders.scratch).join(OWN_SCRATCH);
-        let folder = folder.to_str().context("the writable layer's folder is not Unicode")?;
-        let disk = own_disk(vm_id, &files.join(TEMPLATE), folder)?;
+        let disk = own_disk(vm_id, &files.join(TEMPLATE), &folder)?;
         let boot = WcowBootFiles {
             os_files: files.join(OS_FILES).to_string_lossy().into_owned(),
             scratch: disk.0.to_string_lossy().into_owned(),
@@ -127,8 +145,9 @@ fn utility_vm(spec: &Spec, folders: &LayerFolders) -> Result<PathBuf> {
 }
 
 /// Makes the guest's own writable disk, anew for every VM.
-fn own_disk(vm_id: &str, template: &Path, folder: &str) -> Result<OwnDisk> {
-    std::fs::create_dir_all(folder).with_context(|| format!("make the folder {folder}"))?;
+fn own_disk(vm_id: &str, template: &Path, folder: &Path) -> Result<OwnDisk> {
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("make the folder {}", folder.display()))?;
     let disk = scratch_disk(folder);
     std::fs::copy(template, &disk)
         .with_context(|| format!("copy {} to {}", template.display(), disk.display()))?;

@@ -11,6 +11,8 @@ pub mod shim;
 mod slots;
 mod wcow;
 
+pub use boot::remove_own_disk;
+
 use std::os::windows::io::AsHandle;
 use std::path::PathBuf;
 use std::time::Duration;
