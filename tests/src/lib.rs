@@ -11,6 +11,7 @@ pub mod podman;
 mod runtime;
 mod terminal;
 mod user;
+pub mod wine;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

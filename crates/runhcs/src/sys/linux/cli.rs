@@ -19,11 +19,9 @@ pub const ROOT_VALUE: &str = "DIR";
 /// What `--root` is for.
 pub const ROOT_HELP: &str = "Directory for the state of containers; should be on a tmpfs";
 
-/// Options before the verb.
+/// Options before the verb that only Linux has.
 #[derive(Args, Clone, Debug)]
-// Without a name of its own: the struct that has this one flattened in has the same.
-#[group(skip)]
-pub struct GlobalArgs {
+pub struct SystemArgs {
     /// Have systemd make control groups; linux.cgroupsPath is slice:prefix:name then.
     #[arg(long)]
     pub systemd_cgroup: bool,
