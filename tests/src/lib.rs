@@ -7,6 +7,7 @@ mod host;
 mod leaks;
 mod network;
 pub mod podman;
+mod racer;
 mod runtime;
 mod terminal;
 mod user;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 pub use bundle::Bundle;
 pub use host::Host;
 pub use network::{Netns, Server};
+pub use racer::Racer;
 pub use terminal::{ConsoleSocket, Session, read_until, type_in};
 pub use user::User;
 

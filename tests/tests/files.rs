@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use runhcs_tests::{Bundle, Harness, in_both};
+use runhcs_tests::{Bundle, Harness, binary, in_both};
 use serde_json::json;
 
 in_both!(files_are_the_hosts, |h: &Harness| {
@@ -79,7 +79,7 @@ in_both!(a_long_random_exercise_leaves_files_as_they_should_be, |h: &Harness| {
     let script = "for seed in 1 2 3; do
             file-probe exercise /vol $seed 150 && file-probe exercise /tmp $seed 150 || exit
         done";
-    let bundle = Bundle::new(h, "box", &["sh", "-c", script]).with_program("file-probe");
+    let bundle = Bundle::new(h, "box", &["sh", "-c", script]).with_program(&binary("file-probe"));
     let bundle = bundle.bind(&volume, "/vol", &["rbind"]).edit(|config| {
         for set in ["bounding", "effective", "permitted"] {
             config["process"]["capabilities"][set] =

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-use runhcs_tests::{Bundle, Harness, Isolation, eventually, in_both};
+use runhcs_tests::{Bundle, Harness, Isolation, binary, eventually, in_both};
 use serde_json::json;
 
 /// A pod of two containers that bring the same volume, and a process that was started in it.
@@ -15,7 +15,8 @@ struct Pair<'a> {
 impl<'a> Pair<'a> {
     fn new(h: &'a Harness, volume: &Path) -> Self {
         let member = |name: &str, kind: &str| {
-            let bundle = Bundle::new(h, name, &["sleep", "1000"]).with_program("file-probe");
+            let bundle =
+                Bundle::new(h, name, &["sleep", "1000"]).with_program(&binary("file-probe"));
             // Each at a path of its own, as a pod's containers have it.
             bundle.in_pod(kind, "one").bind(volume, &format!("/{name}"), &["rbind", "rprivate"])
         };

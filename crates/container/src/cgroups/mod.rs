@@ -234,7 +234,7 @@ impl Cgroup {
 /// Another process's move makes the kernel wait until no process is just forking or ending, which
 /// takes milliseconds (`cgroup_procs_write_start` in kernel/cgroup/cgroup.c). A thread that moves
 /// itself, by a 0 in `tasks`, waits for nothing; and this process has no other thread.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Entrances(Vec<(PathBuf, File)>);
 
 impl Entrances {
