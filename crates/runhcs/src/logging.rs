@@ -2,7 +2,6 @@
 //! last error of a failed command from the log file.
 
 use std::fmt::{self, Write as _};
-use std::fs::OpenOptions;
 use std::sync::OnceLock;
 
 use anyhow::Context;
@@ -17,6 +16,7 @@ use tracing_subscriber::registry::LookupSpan;
 use runhcs_compute::ContainerId;
 
 use crate::cli::{GlobalArgs, LogFormat};
+use crate::sys;
 
 /// The container that this process is about, as each line names it.
 static CONTAINER: OnceLock<String> = OnceLock::new();
@@ -41,8 +41,8 @@ pub fn init(args: &GlobalArgs) -> anyhow::Result<()> {
     let builder = tracing_subscriber::fmt().with_max_level(level).event_format(shape);
     match &args.log {
         Some(path) => {
-            let file = OpenOptions::new().create(true).append(true).open(path);
-            let file = file.with_context(|| format!("open log file {}", path.display()))?;
+            let file =
+                sys::open_log(path).with_context(|| format!("open log file {}", path.display()))?;
             builder.with_writer(Lines(file)).init();
         }
         None if args.debug => builder.with_writer(std::io::stderr).init(),

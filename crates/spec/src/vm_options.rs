@@ -29,6 +29,10 @@ const DEFAULT_QEMU: &str = "qemu-system-x86_64";
 /// Long enough for a machine without virtualisation and with other work to do.
 const DEFAULT_BOOT_TIMEOUT_SECONDS: u64 = 60;
 
+/// The first id that systemd leaves to nobody (its UIDS-GIDS.md, "Summary": 1879048192 to
+/// 2147483647 are unused), so neither do distributions, users' subordinate ids or containers.
+const DEFAULT_UID_BASE: u32 = 1_879_048_192;
+
 const KERNEL: &str = "io.runhcs.vm.kernel";
 const INITRAMFS: &str = "io.runhcs.vm.initramfs";
 const KERNEL_ARGS: &str = "io.runhcs.vm.kernel-args";
@@ -94,6 +98,8 @@ pub struct VmDefaults {
     pub qemu: Option<PathBuf>,
     /// How long a VM may take to come up, in seconds.
     pub boot_timeout_seconds: Option<u64>,
+    /// QEMU runs as the user of this id plus the pid of its VM's shim.
+    pub uid_base: Option<u32>,
 }
 
 /// The options of one utility VM, complete.
@@ -118,6 +124,8 @@ pub struct VmOptions {
     pub qemu: PathBuf,
     /// How long the VM may take to come up, in seconds, at least 1.
     pub boot_timeout_seconds: u64,
+    /// QEMU runs as the user of this id plus the pid of its VM's shim.
+    pub uid_base: u32,
 }
 
 impl VmOptions {
@@ -151,6 +159,7 @@ impl VmOptions {
             boot_timeout_seconds: merged
                 .boot_timeout_seconds
                 .unwrap_or(DEFAULT_BOOT_TIMEOUT_SECONDS),
+            uid_base: merged.uid_base.unwrap_or(DEFAULT_UID_BASE),
         })
     }
 }
@@ -183,6 +192,9 @@ impl Checked {
         if let Some(seconds) = file.boot_timeout_seconds {
             let field = entry("boot-timeout-seconds");
             named(&field, value::boot_timeout(&seconds.to_string()))?;
+        }
+        if let Some(base) = file.uid_base {
+            named(&entry("uid-base"), value::uid_base(base))?;
         }
         Ok(Self(file.clone()))
     }
@@ -238,6 +250,8 @@ impl Checked {
             machine: annotated(all, &[(MACHINE, &value::machine)])?,
             qemu: None,
             boot_timeout_seconds: annotated(all, &[(BOOT_TIMEOUT, &value::boot_timeout)])?,
+            // Nor are the host's users.
+            uid_base: None,
         }))
     }
 
@@ -254,6 +268,7 @@ impl Checked {
             machine: strong.machine.or(weak.machine),
             qemu: strong.qemu.or(weak.qemu),
             boot_timeout_seconds: strong.boot_timeout_seconds.or(weak.boot_timeout_seconds),
+            uid_base: strong.uid_base.or(weak.uid_base),
         })
     }
 }

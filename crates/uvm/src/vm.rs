@@ -71,7 +71,11 @@ impl Vm {
 
     /// Whether the shim is alive: it holds its lock file as long as it is.
     pub fn is_alive(&self) -> Result<bool> {
-        let path = self.dir.join(files::LOCK);
+        self.is_locked(files::LOCK)
+    }
+
+    fn is_locked(&self, file: &str) -> Result<bool> {
+        let path = self.dir.join(file);
         let failed = |error: std::io::Error| {
             Error::failed(format!("cannot examine the lock file {}", path.display()), error)
         };
@@ -200,7 +204,7 @@ impl Vm {
         })
     }
 
-    /// Waits until neither the shim nor a process of its VM holds the lock.
+    /// Waits until neither the shim nor a process of its VM is left.
     fn wait_until_gone(&self, limit: Duration) -> Result<bool> {
         let until = Instant::now() + limit;
         if let Some(shim) = self.shim()? {
@@ -209,7 +213,7 @@ impl Vm {
             let _ = poll(&mut [PollFd::new(&shim, PollFlags::IN)], Some(&timeout));
         }
         // QEMU and the daemons are killed when the shim ends; that takes them some milliseconds.
-        while self.is_alive()? {
+        while self.is_alive()? || self.is_locked(files::LIFE)? {
             if Instant::now() > until {
                 return Ok(false);
             }
@@ -238,10 +242,8 @@ impl Vm {
             return Ok(None);
         };
         let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(None) };
-        // Held by a VM that lives, the lock file can't be naming a pid that was used again; but a
-        // process of the VM may hold it when the shim itself is gone.
-        let holds = self.is_alive()? && is_shim(pid);
-        Ok(holds.then_some(process))
+        // Of a shim that lives, the lock file can't be naming a pid that was used again.
+        Ok(self.is_alive()?.then_some(process))
     }
 
     fn ask(&self, operation: &str, request: &Request) -> Result<Answered> {
@@ -296,12 +298,6 @@ impl Vm {
             error => Error::failed(format!("cannot {operation}"), error),
         }
     }
-}
-
-/// Whether a process is a VM shim: what it was started as says so.
-fn is_shim(pid: Pid) -> bool {
-    let path = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
-    std::fs::read(path).is_ok_and(|line| line.split(|byte| *byte == 0).nth(1) == Some(b"serve"))
 }
 
 /// The guest agent's answer, with its failure as an error.

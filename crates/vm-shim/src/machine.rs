@@ -89,9 +89,16 @@ impl Machine {
         let devices = network.iter().flat_map(|(carried, _)| carried.devices());
         let namespace = Namespace::enter(dir.path())?;
         let private_dir = namespace.private_dir();
-        let lock = dir.lock();
+        let root = qemu::Root::build(
+            private_dir.join("qemu"),
+            &program,
+            &options.kernel,
+            &options.initramfs,
+            accelerator.device(),
+        )?;
+        let life = dir.life()?;
         let (virtiofs, virtiofs_socket) =
-            virtiofs::spawn(&namespace.share_dir(), private_dir, log, Inherit::new(&lock)?)?;
+            virtiofs::spawn(&namespace.share_dir(), private_dir, log, Inherit::new(&life)?)?;
         let mut virtiofs = Child::new("the virtiofs daemon", virtiofs)?;
         let (listener, vsock_socket) = sockets::waiting_connection(&private_dir.join("vsock"))?;
         let vsock =
@@ -105,10 +112,11 @@ impl Machine {
             network: devices.filter_map(|device| Some((device, device.tap()?))).collect(),
         };
         let (messages, qemu_messages) = std::io::pipe().context("cannot make a pipe")?;
-        let child = qemu::spawn(&program, launch, accelerator, &qemu_sockets, lock, qemu_messages)?;
+        let child =
+            qemu::spawn(&program, &root, launch, accelerator, &qemu_sockets, &life, qemu_messages)?;
         let mut qemu = Child::new("QEMU", child)?;
         // QEMU's ends are QEMU's alone, so that they end with it.
-        drop(qemu_sockets);
+        drop((qemu_sockets, life));
         if let Some((carried, _)) = &mut network {
             carried.handed_over();
         }
@@ -135,7 +143,9 @@ impl Machine {
                 bail!("{}", observer.explain(&format!("{what:#}")).await)
             }
         };
-        // Everything that QEMU needs of the host's files is loaded.
+        // Everything that QEMU needs of the host's files is loaded, and nothing in the guest but
+        // our own programs has run so far.
+        root.strip()?;
         let share = namespace.close()?;
         let kernel = greeted.hello.kernel.clone();
         tracing::info!(

@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 mod agent;
 mod agent_log;
 mod attach;
+mod capabilities;
 mod child;
 mod console;
 mod daemon;
@@ -47,6 +48,9 @@ enum Command {
     /// Serves the VM's share tree.
     #[command(hide = true)]
     Virtiofs(virtiofs::Options),
+    /// Becomes QEMU, without privileges.
+    #[command(hide = true)]
+    Qemu(qemu::ConfinedOptions),
     /// Finds out whether KVM works.
     #[command(hide = true)]
     KvmProbe,
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
         // It has said what there is to say, to its log and to whoever launched it.
         Command::Serve => return serve::run().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
         Command::Virtiofs(options) => virtiofs::run(&options),
+        Command::Qemu(options) => qemu::run_confined(&options),
         Command::KvmProbe => qemu::run_kvm_probe(),
     };
     match result {

@@ -267,10 +267,15 @@ impl Drop for Share {
     }
 }
 
-/// Enters a mount namespace in which there is nothing but the share tree at `share`, read-only,
-/// and whatever is attached to it later. For the virtiofs daemon.
+/// Enters namespaces of its own, with nothing in that of mounts but the share tree at `share`,
+/// read-only, and whatever is attached to it later. For the virtiofs daemon.
 pub fn confine_to(share: &Path) -> anyhow::Result<()> {
-    nix::sched::unshare(CloneFlags::CLONE_NEWNS).context("cannot enter a new mount namespace")?;
+    let flags = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWCGROUP;
+    nix::sched::unshare(flags).context("cannot enter new namespaces")?;
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .context("cannot make the mount namespace a receiver")?;
     let flags = MountFlags::BIND

@@ -114,14 +114,12 @@ fn agents_that_do_not_come_up() {
     let image = fake_image(&image);
 
     let mut pod = fake(image.path(), "silent");
-    pod.launch.options.boot_timeout_seconds = 6;
+    pod.launch.options.boot_timeout_seconds = 15;
     let viewer = pod.dir.path().join("viewer");
     let listener = std::os::unix::net::UnixListener::bind(&viewer).unwrap();
     pod.launch.console = Some(viewer);
-    let started = Instant::now();
     let error = launch_error(&pod);
-    assert!(started.elapsed() < Duration::from_secs(9), "{:?}", started.elapsed());
-    assert!(error.contains("didn't come up within 6 s"), "{error}");
+    assert!(error.contains("didn't come up within 15 s"), "{error}");
     assert!(error.contains("console.log"), "{error}");
     assert!(error.contains("the fake agent is going to be: silent"), "{error}");
     let mut seen = String::new();

@@ -12,8 +12,7 @@ pub fn run(globals: &Globals, args: &KillArgs) -> Result<u8> {
     let (_, existing) = Existing::find(&globals.store, &args.id)?;
     let scope = if args.all { Scope::All } else { Scope::Init };
     match existing.status()? {
-        // Processes can be left in a container without a pid namespace of its own.
-        Status::Stopped if args.all && existing.container().is_some() => {}
+        Status::Stopped if args.all && existing.service.outlives_main_process() => {}
         Status::Stopped if args.all => return Ok(0),
         Status::Stopped => bail!("container not running: {} has stopped", args.id),
         _ => {}

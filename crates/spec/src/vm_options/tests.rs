@@ -26,6 +26,7 @@ fn built_in() -> VmOptions {
         machine: Machine::Microvm,
         qemu: "qemu-system-x86_64".into(),
         boot_timeout_seconds: 60,
+        uid_base: 1_879_048_192,
     }
 }
 
@@ -41,6 +42,7 @@ fn file() -> VmDefaults {
         machine: Some(Machine::Q35),
         qemu: Some("qemu-file".into()),
         boot_timeout_seconds: Some(33),
+        uid_base: Some(70_000),
     }
 }
 
@@ -59,6 +61,7 @@ fn every_source_overrides_the_weaker_ones() {
         machine: Machine::Q35,
         qemu: "qemu-file".into(),
         boot_timeout_seconds: 33,
+        uid_base: 70_000,
     };
     assert_eq!(options(json!({}), &file()).unwrap(), from_file);
 
@@ -89,6 +92,7 @@ fn every_source_overrides_the_weaker_ones() {
         machine: Machine::Microvm,
         qemu: "/vm/qemu".into(),
         boot_timeout_seconds: 1,
+        uid_base: 70_000,
     };
     assert_eq!(options(json!({"vm": vm, "annotations": annotations}), &file()).unwrap(), expected);
 }
@@ -179,6 +183,8 @@ fn a_bad_entry_of_the_configuration_file_is_named() {
         ),
         (VmDefaults { qemu: Some("..".into()), ..file() }, "qemu in"),
         (VmDefaults { boot_timeout_seconds: Some(0), ..file() }, "boot-timeout-seconds in"),
+        (VmDefaults { uid_base: Some(0), ..file() }, "uid-base in"),
+        (VmDefaults { uid_base: Some(u32::MAX), ..file() }, "uid-base in"),
     ] {
         let error = options(json!({}), &file).unwrap_err();
         assert!(error.starts_with(message), "{error}");

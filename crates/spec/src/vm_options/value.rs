@@ -63,6 +63,14 @@ pub(super) fn kernel_args(text: &str) -> Result<String> {
     Ok(args.to_owned())
 }
 
+/// The lowest of the users that QEMU may run as. Below are the system's; above is room for each
+/// pid there can be (`PID_MAX_LIMIT`, proc_sys_kernel(5)).
+pub(super) fn uid_base(base: u32) -> Result<u32> {
+    const LEAST: u32 = 1000;
+    const MOST: u32 = u32::MAX - (1 << 22) - 1;
+    ranged(&base.to_string(), "a user id", LEAST, MOST)
+}
+
 /// The path of a file or directory, absolute.
 pub(super) fn file(path: &Path) -> Result<PathBuf> {
     let shown = path.display().to_string();

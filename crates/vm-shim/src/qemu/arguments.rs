@@ -10,7 +10,7 @@ use runhcs_spec::{Machine, VmOptions};
 use runhcs_uvm::Launch;
 
 use super::accelerator::Usable;
-use super::timestamp;
+use super::{root, timestamp};
 use crate::agent_log;
 use crate::network::Device;
 
@@ -84,8 +84,7 @@ pub fn arguments(launch: &Launch, accelerator: Usable, sockets: &Sockets<'_>) ->
     let mut words = kernel_command_line(options, accelerator);
     words.push_str(&format!(" {LEVEL_WORD}={}", agent_log::level(&launch.log_level).name()));
     push(&["-append", &words]);
-    arguments.extend(["-kernel".into(), options.kernel.clone().into_os_string()]);
-    arguments.extend(["-initrd".into(), options.initramfs.clone().into_os_string()]);
+    push(&["-kernel", root::KERNEL, "-initrd", root::INITRAMFS]);
     arguments
 }
 
@@ -148,6 +147,7 @@ mod tests {
             machine,
             qemu: "qemu".into(),
             boot_timeout_seconds: 1,
+            uid_base: 0,
         };
         kernel_command_line(&options, accelerator)
     }

@@ -66,6 +66,7 @@ impl Pod {
             machine: Machine::Microvm,
             qemu: "qemu-system-x86_64".into(),
             boot_timeout_seconds: 60,
+            uid_base: 1_879_048_192,
         };
         let launch = Launch {
             host_id: unique.parse().unwrap(),

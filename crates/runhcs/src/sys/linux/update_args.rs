@@ -184,7 +184,7 @@ mod tests {
         use clap::Parser;
         let line = ["runhcs", "update"].iter().chain(options).chain(&["box"]);
         match crate::cli::Cli::parse_from(line).verb {
-            crate::cli::Verb::Update(args) => args.read().unwrap(),
+            crate::cli::Verb::System(super::super::cli::Verb::Update(args)) => args.read().unwrap(),
             other => panic!("{other:?}"),
         }
     }

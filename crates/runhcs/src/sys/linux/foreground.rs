@@ -11,7 +11,7 @@ use rustix::process::{Pid, WaitOptions, kill_process, waitpid};
 
 use runhcs_compute::ExitStatus;
 
-use crate::terminal::{Copier, Raw, copy_size};
+use crate::sys::terminal::{Copier, Raw, copy_size};
 
 /// Waits until the child has ended. The caller's terminal is in raw mode meanwhile if `master`,
 /// the child's terminal, is given.

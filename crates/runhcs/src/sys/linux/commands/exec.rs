@@ -10,8 +10,9 @@ use runhcs_container::ExecOptions;
 use crate::cli::{ExecArgs, split_id};
 use crate::existing::{Existing, config};
 use crate::globals::Globals;
-use crate::terminal::{self, Listener};
-use crate::{foreground, pid_file, shim};
+use crate::pid_file;
+use crate::sys::terminal::{self, Listener};
+use crate::sys::{foreground, shim};
 
 /// Runs a process in a container and returns its exit code, or 0 at once if detached.
 pub fn run(globals: &Globals, args: &ExecArgs) -> Result<u8> {

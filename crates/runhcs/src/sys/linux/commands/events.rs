@@ -7,9 +7,9 @@ use anyhow::{Context, Result, bail};
 use runhcs_compute::Status;
 use serde_json::{Value, json};
 
-use crate::cli::EventsArgs;
 use crate::existing::Existing;
 use crate::globals::Globals;
+use crate::sys::cli::EventsArgs;
 
 /// Prints statistics once, or at intervals, and each exhaustion of memory, until the container has
 /// ended.

@@ -7,7 +7,7 @@ use runhcs_state::Entry;
 use crate::cli::IdArgs;
 use crate::existing::{Existing, config};
 use crate::globals::Globals;
-use crate::hooks;
+use crate::sys::hooks;
 
 /// Starts a container.
 pub fn run(globals: &Globals, args: &IdArgs) -> Result<u8> {

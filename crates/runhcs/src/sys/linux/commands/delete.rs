@@ -5,9 +5,10 @@ use runhcs_compute::{ContainerId, Status};
 use runhcs_state::{Locked, ProcessHandle, Record, Store};
 
 use crate::cli::DeleteArgs;
-use crate::existing::{Existing, Main, config, value, vm_of};
+use crate::existing::{Existing, Main, config, value};
 use crate::globals::Globals;
-use crate::hooks;
+use crate::sys::hooks;
+use crate::sys::service::vm_of;
 
 /// Deletes a container. With `--force` also one that runs, one whose creation was cut off, one
 /// whose state is damaged, and none at all.

@@ -9,8 +9,8 @@ use runhcs_spec::Bundle;
 use crate::cli::{CreateArgs, DeleteArgs, IdArgs, RunArgs};
 use crate::create::create;
 use crate::globals::Globals;
-use crate::terminal::{Listener, copy_size};
-use crate::{commands, foreground};
+use crate::sys::terminal::{Listener, copy_size};
+use crate::sys::{commands, foreground};
 
 /// Runs a container and returns its exit code.
 pub fn run(globals: &Globals, args: &RunArgs) -> Result<u8> {

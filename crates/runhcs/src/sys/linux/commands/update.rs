@@ -3,9 +3,9 @@
 use anyhow::Result;
 use runhcs_compute::Status;
 
-use crate::cli::UpdateArgs;
 use crate::existing::Existing;
 use crate::globals::Globals;
+use crate::sys::cli::UpdateArgs;
 
 /// Sets the limits that are given; the others stay as they are.
 pub fn run(globals: &Globals, args: &UpdateArgs) -> Result<u8> {

@@ -4,9 +4,9 @@
 use anyhow::{Context, Result, bail};
 use runhcs_compute::ContainerId;
 
-use crate::cli::SyncArgs;
 use crate::existing::Existing;
 use crate::globals::Globals;
+use crate::sys::cli::SyncArgs;
 
 /// Has the VM follow, and returns when it has.
 pub fn run(globals: &Globals, args: &SyncArgs) -> Result<u8> {

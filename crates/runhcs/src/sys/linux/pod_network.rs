@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, bail};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
-use crate::cli::NetworkArgs;
+use super::cli::NetworkArgs;
 
 /// What the process writes once it is there; anything else is its error.
 const READY: &[u8] = b"\0OK\0";
@@ -22,7 +22,7 @@ pub struct PodNetwork(Child);
 impl PodNetwork {
     /// Puts a process into the namespace at `path`, or into a new one.
     pub fn hold(path: Option<&Path>) -> Result<Self> {
-        let mut command = Command::new(crate::own_program::path()?);
+        let mut command = Command::new(crate::sys::own_program::path()?);
         command.arg("hold-network");
         if let Some(path) = path {
             command.arg("--network").arg(path);

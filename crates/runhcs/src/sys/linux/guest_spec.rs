@@ -101,7 +101,7 @@ impl GuestSpec {
     /// A field that has no meaning in the guest, by its name.
     pub fn translate(spec: &Spec, record: &Record, pod: &PodView) -> Result<Self> {
         let mut spec = spec.clone();
-        crate::hooks::keep_for_guest(&mut spec);
+        crate::sys::hooks::keep_for_guest(&mut spec);
         let Some(mut linux) = spec.linux().clone() else { bail!("linux is missing") };
         let mut namespaces = linux.namespaces().clone().unwrap_or_default();
         if !namespaces.iter().any(|ns| ns.typ() == LinuxNamespaceType::Network) {

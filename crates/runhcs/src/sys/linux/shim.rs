@@ -12,9 +12,10 @@ use runhcs_compute::ContainerId;
 use runhcs_protocol::guest::ProcessKey;
 use runhcs_uvm::{LocalStdio, Vm};
 
-use crate::cli::ShimArgs;
+use super::cli::ShimArgs;
+use super::terminal;
 use crate::globals::Globals;
-use crate::{logging, terminal};
+use crate::logging;
 
 /// What a shim writes when it has attached to its process; anything else is its error.
 const READY: &[u8] = b"\0OK\0";
@@ -43,7 +44,7 @@ pub struct Target {
 /// Starts a shim with this process's stdio, waits until it has attached to its process, and returns
 /// its pid. It stays a child, to be waited for by who wants its exit code.
 pub fn launch(globals: &Globals, target: &Target, log: Option<&PathBuf>) -> Result<u32> {
-    let program = crate::own_program::path()?;
+    let program = crate::sys::own_program::path()?;
     let (mut verdict, ready) = std::io::pipe().context("make a pipe")?;
     let ready: OwnedFd = ready.into();
     let mut command = Command::new(program);
@@ -149,7 +150,7 @@ fn give_stdio_up() -> Result<()> {
 fn attach(args: &ShimArgs) -> Result<(runhcs_uvm::Attachment, Option<OwnedFd>)> {
     // Signals for the caller's terminal are not for the container.
     rustix::process::setsid().context("start a session")?;
-    crate::pod_network::enter(args.network.network.as_deref())?;
+    crate::sys::pod_network::enter(args.network.network.as_deref())?;
     let key = ProcessKey { container: args.id.clone(), exec: args.exec };
     let attachment = Vm::at(&args.vm).attach(&key)?;
     if !attachment.terminal() {

@@ -1,0 +1,1 @@
+//! Windows: the Host Compute Service. Its parts follow.
