@@ -23,6 +23,7 @@ mod own_program;
 mod passwd;
 mod plan;
 mod proc;
+mod process_group;
 mod program;
 mod resources;
 mod rootfs;
@@ -46,6 +47,7 @@ pub use ids::in_user_namespace;
 pub use network::loopback_up;
 pub use own_program::execute_sealed;
 pub use plan::{Plan, Resources};
+pub use process_group::ProcessGroup;
 pub use resources::OomWatch;
 pub use terminal::receive as receive_terminal;
 

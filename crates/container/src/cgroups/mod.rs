@@ -201,7 +201,7 @@ impl Cgroup {
         }
     }
 
-    fn directories(&self) -> Vec<PathBuf> {
+    pub(crate) fn directories(&self) -> Vec<PathBuf> {
         match &self.0 {
             CgroupPaths::V1(paths) => paths.iter().map(|(_, path)| path.clone()).collect(),
             CgroupPaths::V2(path) => vec![path.clone()],

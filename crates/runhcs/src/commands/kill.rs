@@ -14,7 +14,11 @@ pub fn run(globals: &Globals, args: &KillArgs) -> Result<u8> {
     match existing.status()? {
         Status::Stopped if args.all && existing.service.outlives_main_process() => {}
         Status::Stopped if args.all => return Ok(0),
-        Status::Stopped => bail!("container not running: {} has stopped", args.id),
+        Status::Stopped => bail!(
+            "container not running: {} has stopped{}",
+            args.id,
+            existing.because(Status::Stopped)
+        ),
         _ => {}
     }
     existing.require()?.signal(args.signal, scope)?;

@@ -20,7 +20,9 @@ pub fn run(globals: &Globals, args: &ExecArgs) -> Result<u8> {
     let (entry, existing) = Existing::find(&globals.store, &id)?;
     match existing.status()? {
         Status::Running | Status::Created => {}
-        Status::Stopped => bail!("cannot exec in a stopped container: {id}"),
+        Status::Stopped => {
+            bail!("cannot exec in a stopped container: {id}{}", existing.because(Status::Stopped))
+        }
         Status::Paused => bail!("cannot exec in a paused container: {id}"),
         Status::Creating => bail!("cannot exec in container {id} that is being created"),
     }
