@@ -1,6 +1,6 @@
 //! A further process in a running container.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use oci_spec::runtime::{Process, Spec};
 use runhcs_compute::{ComputeSystem, Error, Result, Status};
@@ -15,7 +15,7 @@ use crate::plan::{Child, expect};
 use crate::program::{self, Program};
 use crate::scheduling::{Affinity, Personality, Scheduling};
 use crate::seccomp::Filter;
-use crate::spawn::{Joined, join_all, spawn};
+use crate::spawn::{Joined, Kept, join_all, spawn};
 use crate::{InheritedFds, Init, Stdio, ids, namespaces, proc, terminal};
 
 /// A further process for a container.
@@ -102,11 +102,16 @@ impl Container {
         };
         let process = options.process;
         let cgroup = target.as_ref().map(AsFd::as_fd);
+        let stdio = options.stdio.iter().flat_map(|s| [&s.stdin, &s.stdout, &s.stderr]);
+        let own = stdio.chain(&options.console_socket).map(AsRawFd::as_raw_fd);
+        let own = own.chain([theirs.as_raw_fd()]).chain(preparation.entrances.descriptors());
+        let kept = Kept { own: own.collect(), preserved: options.inherited_fds };
         // SAFETY: the engine and its callers start no thread before this point.
-        let side = unsafe { spawn(&mut joined, 0, cgroup, || preparation.begin(process)) }?;
+        let side = unsafe { spawn(&mut joined, 0, cgroup, &kept, || preparation.begin(process)) }?;
         let pid = match side {
             Side::Child => {
-                drop(channel);
+                // Not one of those that are kept.
+                std::mem::forget(channel);
                 let mut channel = theirs;
                 let error = preparation.run(&mut options, &mut channel, &joined);
                 channel.fail(&error);
@@ -143,7 +148,7 @@ impl Preparation<'_> {
             return Ok(());
         }
         self.affinity.begin()?;
-        self.entrances.enter()?;
+        std::mem::take(&mut self.entrances).enter()?;
         if let Some(score) = process.oom_score_adj() {
             proc::write(std::path::Path::new("self/oom_score_adj"), &score.to_string())?;
         }

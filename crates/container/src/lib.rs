@@ -6,6 +6,7 @@
 //! [`Plan::create`]. From the stored [`Resources`] a later process reaches the [`Container`].
 
 mod barrier;
+mod capabilities;
 mod cgroups;
 mod channel;
 mod clone;

@@ -195,20 +195,23 @@ impl<'a> Plan<'a> {
         let mut joined = self.namespaces.open_joined()?;
         let (channel, theirs) = Channel::pair()?;
         let WayIn { target, entrances } = way_in;
+        let inherited = init::Inherited { channel: theirs, fifo, entrances };
+        let kept = init::kept(self, &inherited);
         let flags = self.namespaces.clone_flags();
         let own_time_namespace = self.namespaces.new_time_namespace()?;
         // SAFETY: the engine and its callers start no thread before this point.
         let side = unsafe {
-            spawn(&mut joined, flags, target.as_ref().map(AsFd::as_fd), || self.begin())
+            spawn(&mut joined, flags, target.as_ref().map(AsFd::as_fd), &kept, || self.begin())
         }?;
         let pid = match side {
             Side::Child => {
-                drop(channel);
-                init::run(self, init::Inherited { channel: theirs, fifo, joined, entrances })
+                // Not one of those that are kept.
+                std::mem::forget(channel);
+                init::run(self, inherited, joined)
             }
             Side::Parent { pid } => pid,
         };
-        drop((theirs, entrances, own_time_namespace));
+        drop((inherited, own_time_namespace));
         let mut child = Child::new(pid);
         let process = Init::of(pid)?;
         self.supervise(channel, pid)?;
