@@ -5,6 +5,7 @@ mod bundle;
 pub mod daemons;
 mod host;
 mod leaks;
+mod loop_device;
 mod network;
 pub mod podman;
 mod runtime;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 pub use bundle::Bundle;
 pub use host::Host;
+pub use loop_device::LoopDevice;
 pub use network::{Netns, Server};
 pub use terminal::{ConsoleSocket, Session, read_until, type_in};
 pub use user::User;
@@ -143,8 +145,9 @@ impl Harness {
     /// The same with another guest image.
     pub fn write_config_for(&self, image: &Path, more: &str) {
         let text = format!(
-            "vm-shim = {:?}\n[vm]\nkernel = {:?}\ninitramfs = {:?}\n{more}\n",
+            "vm-shim = {:?}\nscratch-directory = {:?}\n[vm]\nkernel = {:?}\ninitramfs = {:?}\n{more}\n",
             binary("runhcs-vm-shim"),
+            self.path("scratch"),
             image.join("vmlinux"),
             image.join("initramfs.img")
         );

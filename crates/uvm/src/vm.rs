@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::{Process, Spec};
 use runhcs_compute::{ContainerId, Error, Result};
 use runhcs_protocol::guest::{self, Failure, ProcessKey, TerminalSize};
-use runhcs_protocol::shim::{CreateContainer, Info, Reply, Request, StandIn};
+use runhcs_protocol::shim::{CreateContainer, Disk, Info, Reply, Request, StandIn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::connection::{self, Answered, Failed};
+use crate::connection::{self, Answered, Failed, MAX_DESCRIPTORS};
 use crate::signals::Caught;
 use crate::{Attachment, Launch, console, files, launch, trees};
 
@@ -119,17 +119,34 @@ impl Vm {
     }
 
     /// Creates a container in the VM: opens its root file system and the sources of its bind
-    /// mounts as detached mounts and hands them to the shim. Returns the init process's pid in
-    /// the guest's first pid namespace.
-    pub fn create_container(&self, id: &ContainerId, spec: &Spec) -> Result<u32> {
+    /// mounts as detached mounts and hands them to the shim, with its disks. Returns the init
+    /// process's pid in the guest's first pid namespace.
+    pub fn create_container(
+        &self,
+        id: &ContainerId,
+        spec: &Spec,
+        disks: &[(Disk, OwnedFd)],
+    ) -> Result<u32> {
         let operation = format!("create container {id} in the virtual machine");
         let trees = trees::open(spec)?;
+        let count = trees.mounts.len() + disks.len();
+        if count > MAX_DESCRIPTORS {
+            return Err(Error::Unsupported(format!(
+                "a container in a virtual machine can have {} bind mounts and disks; this one has \
+                 {} and {}",
+                MAX_DESCRIPTORS - 1,
+                trees.binds.len(),
+                disks.len()
+            )));
+        }
         let request = Request::CreateContainer(Box::new(CreateContainer {
             id: id.clone(),
             spec: spec.clone(),
             mounts: trees.binds,
+            disks: disks.iter().map(|(disk, _)| *disk).collect(),
         }));
-        let descriptors: Vec<_> = trees.mounts.iter().map(AsFd::as_fd).collect();
+        let files = disks.iter().map(|(_, file)| file.as_fd());
+        let descriptors: Vec<_> = trees.mounts.iter().map(AsFd::as_fd).chain(files).collect();
         let answered = connection::ask(&self.dir, &request, &descriptors)
             .map_err(|error| self.error(&operation, error))?;
         match check(&operation, Some(id), answered.reply)? {

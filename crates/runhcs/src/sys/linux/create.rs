@@ -1,6 +1,7 @@
 //! The steps of the creation flow on Linux: our own engine on this host, or the VM shim and the
 //! container shim.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -8,7 +9,8 @@ use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Spec;
 use runhcs_compute::ComputeSystem;
 use runhcs_container::{Container, CreateOptions, Init, Plan};
-use runhcs_spec::VmOptions;
+use runhcs_protocol::shim::Disk;
+use runhcs_spec::{Console, VmOptions};
 use runhcs_state::{Locked, ProcessHandle, Record, VmPlace};
 use runhcs_uvm::{Launch, Vm, VmContainer};
 
@@ -16,7 +18,7 @@ use super::guest_spec::{GuestSpec, PodView};
 use super::pod_network::PodNetwork;
 use super::progress::Progress;
 use super::service::vm_of;
-use super::{hooks, shim, terminal, vm_group};
+use super::{disks, hooks, shim, terminal, vm_group};
 use crate::create::{Claimed, Service, Transaction};
 use crate::existing::{Main, value};
 use crate::globals::Globals;
@@ -27,12 +29,21 @@ pub struct CreationService<'a> {
     /// A process in the pod's network, where the VM or hooks need one. It may end with the
     /// creation: shims are in the network by then.
     network: Option<PodNetwork>,
+    /// What is opened before the container's own VM is started: what can't be had should be known
+    /// before that.
+    disks: Option<Vec<(Disk, OwnedFd)>>,
 }
 
 impl<'a> CreationService<'a> {
     /// Begins.
     pub fn new(claimed: Claimed<'a>) -> Self {
-        Self { claimed, network: None }
+        Self { claimed, network: None, disks: None }
+    }
+
+    fn open_disks(&self, flow: &mut Transaction) -> Result<Vec<(Disk, OwnedFd)>> {
+        let Claimed { globals, bundle, .. } = &self.claimed;
+        let directory = globals.config.scratch_directory();
+        flow.step("disks", || disks::open(&bundle.spec, &directory))
     }
 }
 
@@ -41,6 +52,7 @@ impl Service for CreationService<'_> {
 
     fn create(&mut self, flow: &mut Transaction) -> Result<Main> {
         let Claimed { globals, args, bundle, entry, .. } = &self.claimed;
+        disks::refuse_scratch(&bundle.spec)?;
         let console_socket = args.console_socket.as_deref().map(terminal::connect).transpose()?;
         let plan = flow.step("plan", || {
             Ok(Plan::new(CreateOptions {
@@ -78,10 +90,17 @@ impl Service for CreationService<'_> {
     }
 
     fn launch_vm(&mut self, flow: &mut Transaction) -> Result<Vm> {
+        self.disks = Some(self.open_disks(flow)?);
         let Claimed { globals, args, bundle, record, entry } = &self.claimed;
         let network = self.network.as_ref().map(PodNetwork::path);
         let options = flow.step("vm-options", || {
             let options = VmOptions::from_spec(&bundle.spec, &globals.config.vm)?;
+            for name in VmOptions::ignored_annotations(&bundle.spec)? {
+                tracing::warn!(annotation = name, "it has no effect on this system");
+            }
+            if options.console == Console::Off && args.vm_console.is_some() {
+                bail!("--vm-console was given, but the VM is to have no console");
+            }
             for (what, path) in [("kernel", &options.kernel), ("initramfs", &options.initramfs)] {
                 if !path.exists() {
                     bail!(
@@ -142,6 +161,10 @@ impl Service for CreationService<'_> {
     }
 
     fn create_in_vm(&mut self, flow: &mut Transaction, vm: Vm) -> Result<Main> {
+        let disks = match self.disks.take() {
+            Some(disks) => disks,
+            None => self.open_disks(flow)?,
+        };
         let Claimed { globals, args, bundle, record, entry } = &self.claimed;
         let network = match (&self.network, &record.netns) {
             (Some(network), _) => Some(network.path()),
@@ -165,8 +188,10 @@ impl Service for CreationService<'_> {
         let guest_pid = flow.step_with_undo(
             "container",
             move || Ok(undo.delete()?),
-            || Ok(vm.create_container(&args.id, &spec.0)?),
+            || Ok(vm.create_container(&args.id, &spec.0, &disks)?),
         )?;
+        // The VM has them; ours would keep them in use.
+        drop(disks);
         let target = shim::Target {
             vm: entry_vm_directory(globals, record, entry)?,
             host: record.vm.as_ref().map_or(&record.id, |vm| &vm.host_id).clone(),

@@ -120,14 +120,6 @@ impl GuestSpec {
         linux.set_namespaces(Some(namespaces));
         // The guest has a hierarchy of its own, with no slices of this host's systemd.
         linux.set_cgroups_path(Some(Path::new("/containers").join(group_name(&record.id))));
-        for (index, device) in linux.devices().iter().flatten().enumerate() {
-            if device.typ() == oci_spec::runtime::LinuxDeviceType::B {
-                bail!(
-                    "linux.devices[{index}]: block device {} of this host can't be passed to a VM yet",
-                    device.path().display()
-                );
-            }
-        }
         spec.set_linux(Some(linux));
         Ok(Self(spec))
     }
