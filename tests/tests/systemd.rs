@@ -42,29 +42,11 @@ impl<'h> Machine<'h> {
             .with_copy(Path::new(SYSTEMD), Path::new(SYSTEMD))
             .with_copy(Path::new(SYSTEMCTL), Path::new("/bin/systemctl"))
             .with_program("runhcs")
+            .privileged()
             .edit(|config| {
-                let names: Vec<&str> = CAPABILITIES.split_whitespace().collect();
-                for set in ["bounding", "effective", "permitted"] {
-                    config["process"]["capabilities"][set] = json!(names);
-                }
-                config["process"]["noNewPrivileges"] = json!(false);
                 // By this systemd knows that it is in a container (its "Container Interface").
                 let env = config["process"]["env"].as_array_mut().unwrap();
                 env.push(json!("container=runhcs"));
-                for field in ["maskedPaths", "readonlyPaths"] {
-                    config["linux"][field] = json!([]);
-                }
-                // As a machine's, systemd's control groups begin at the root. On version 2 it is so
-                // by default.
-                let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
-                if !namespaces.iter().any(|namespace| namespace["type"] == "cgroup") {
-                    namespaces.push(json!({ "type": "cgroup" }));
-                }
-                let mounts = config["mounts"].as_array_mut().unwrap();
-                for mount in mounts.iter_mut().filter(|mount| mount["type"] == "cgroup") {
-                    mount["options"].as_array_mut().unwrap().retain(|option| option != "ro");
-                }
-                mounts.push(json!({ "destination": "/run", "type": "tmpfs", "source": "run" }));
             });
         let root = bundle.path().join("rootfs");
         for (name, text) in UNITS {
@@ -131,11 +113,6 @@ impl Drop for Machine<'_> {
         }
     }
 }
-
-const CAPABILITIES: &str = "CAP_AUDIT_WRITE CAP_BPF CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH \
-    CAP_FOWNER CAP_FSETID CAP_IPC_OWNER CAP_KILL CAP_MKNOD CAP_NET_ADMIN CAP_NET_BIND_SERVICE \
-    CAP_NET_RAW CAP_PERFMON CAP_SETFCAP CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYS_ADMIN \
-    CAP_SYS_CHROOT CAP_SYS_NICE CAP_SYS_PTRACE CAP_SYS_RESOURCE";
 
 in_both!(systemd_makes_control_groups, |h| {
     let machine = Machine::boot(h);

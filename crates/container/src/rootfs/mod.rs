@@ -115,6 +115,12 @@ impl<'a> RootPlan<'a> {
             masks::mask(&root, self.masked, &null)?;
         }
         masks::make_read_only(&root, self.protected)?;
+        for mount in self.mounts.iter().filter(|mount| mount.is_read_only_later()) {
+            let what = || format!("make {} read-only", mount.destination.display());
+            let Some(target) = root.find(mount.destination)? else { continue };
+            let change = Attributes { set: attr::RDONLY, clear: 0 };
+            mount_attr::set(std::os::fd::AsFd::as_fd(&target), change, false).context(what)?;
+        }
         if self.read_only {
             let change = Attributes { set: attr::RDONLY, clear: 0 };
             mount_attr::set(std::os::fd::AsFd::as_fd(&root), change, false)

@@ -14,7 +14,7 @@ use rustix::mount::{
 };
 
 use super::mount_attr;
-use super::options::{Bind, MountOptions};
+use super::options::{Bind, MountOptions, attr};
 use super::resolve::Root;
 use crate::error::{Context, invalid};
 
@@ -94,6 +94,9 @@ impl<'a> PlannedMount<'a> {
     }
 
     fn file_system(&self, root: &Root, name: &str, source: &str) -> Result<()> {
+        if matches!(name, "proc" | "sysfs") {
+            self.refuse_symlink(root, name)?;
+        }
         let target = root.directory(self.destination)?;
         let mount = new_file_system(name, source, &self.options.data).map_err(|error| {
             match owner_of(name).filter(|_| error == rustix::io::Errno::PERM) {
@@ -127,10 +130,32 @@ impl<'a> PlannedMount<'a> {
         Ok(())
     }
 
+    /// A tmpfs gets things put into it, the devices among them, before it is made read-only, as
+    /// runc has it.
+    pub(crate) fn is_read_only_later(&self) -> bool {
+        matches!(self.kind, Kind::FileSystem { name: "tmpfs", .. })
+            && self.options.attributes.set & attr::RDONLY != 0
+    }
+
+    /// An image that leads procfs or sysfs to another place would have everybody in the container
+    /// who trusts `/proc` or `/sys` look at files of its own (CVE-2019-19921).
+    fn refuse_symlink(&self, root: &Root, name: &str) -> Result<()> {
+        let path = self.destination.strip_prefix("/").unwrap_or(self.destination);
+        let found = rustix::fs::statat(root.as_fd(), path, AtFlags::SYMLINK_NOFOLLOW);
+        if found.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink) {
+            let why =
+                format!("{name} must be mounted on ordinary directory, not on a symbolic link");
+            return Err(Error::failed(self.what(), why));
+        }
+        Ok(())
+    }
+
     fn set_attributes(&self, mount: &OwnedFd) -> Result<()> {
-        for (attributes, recursive) in
-            [(self.options.recursive, true), (self.options.attributes, false)]
-        {
+        let mut attributes = self.options.attributes;
+        if self.is_read_only_later() {
+            attributes.set &= !attr::RDONLY;
+        }
+        for (attributes, recursive) in [(self.options.recursive, true), (attributes, false)] {
             if !attributes.is_empty() {
                 mount_attr::set(mount.as_fd(), attributes, recursive).context(|| {
                     format!("set the mount options of {}", self.destination.display())
