@@ -59,6 +59,20 @@ in_both!(a_dev_may_be_read_only, |h: &Harness| {
     assert!(said.contains(" ro,") && said.ends_with("fine\n"), "{said}");
 });
 
+in_both!(a_root_has_the_propagation_that_is_asked_for, |h: &Harness| {
+    for (name, expected) in [
+        ("shared", " shared:"),
+        ("rshared", " shared:"),
+        ("unbindable", " unbindable"),
+        ("slave", " /"),
+    ] {
+        let said = run(h, name, "grep ' / r' /proc/self/mountinfo", |config| {
+            config["linux"]["rootfsPropagation"] = json!(name);
+        });
+        assert!(said.contains(expected), "{name}: {said}");
+    }
+});
+
 #[test]
 fn a_proc_that_is_a_symbolic_link_is_refused() {
     Harness::run(Isolation::Process, "a_proc_that_is_a_symbolic_link_is_refused", |h| {

@@ -1,10 +1,10 @@
-//! `checkpoint` and `restore`. What CRIU is told is checked with a program that takes its place;
-//! CRIU itself runs in a VM, whose kernel it knows.
+//! `checkpoint` and `restore`: what CRIU is told, and what is made of what it does, checked with a
+//! program that takes its place. CRIU itself depends on the kernel too much: Debian's doesn't know
+//! the layout of the newest one's processes.
 
-use std::path::Path;
 use std::process::Command;
 
-use runhcs_tests::{Bundle, Harness, Isolation, Outcome, eventually};
+use runhcs_tests::{Bundle, Harness, Isolation, Outcome};
 use serde_json::json;
 
 /// Takes CRIU's place: writes its arguments down, ends the container's init on a dump, and begins
@@ -146,41 +146,5 @@ fn a_container_in_a_vm_is_refused() {
         h.new_container(&["run", "--detach"], &bundle, "box").ok();
         h.runhcs(&["checkpoint", "box"]).refused("guest kernel's");
         h.runhcs(&["delete", "--force", "box"]).ok();
-    });
-}
-
-/// CRIU 3.17 doesn't know the layout of the newest kernels' processes; the VM's kernel is of its
-/// time.
-#[test]
-fn criu_takes_a_container_down_and_up_again() {
-    Harness::run(Isolation::Vm, "criu_takes_a_container_down_and_up_again", |h| {
-        let machine = Bundle::new(h, "machine", &["sleep", "1000"])
-            .with_copy(Path::new("/usr/sbin/criu"), Path::new("/bin/criu"))
-            .with_program("runhcs")
-            .privileged();
-        let script = "i=0; while :; do i=$((i+1)); echo $i >/count; sleep 0.1; done";
-        let inner = Bundle::new(h, "inner", &["sh", "-c", script]);
-        let mut copy = Command::new("cp");
-        copy.arg("-a").args([inner.path(), &machine.path().join("rootfs/inner")]);
-        assert!(copy.status().unwrap().success());
-        h.new_container(&["run", "--detach"], &machine, "machine").ok();
-        let sh = |script: &str| h.runhcs(&["exec", "machine", "sh", "-c", script]);
-        let runhcs = "runhcs --root /run/inner";
-        let begun =
-            sh(&format!("{runhcs} run --detach --bundle /inner box </dev/null >/said 2>&1"));
-        assert_eq!(begun.code, 0, "{:?}", sh("cat /said"));
-        let count = || sh("cat /inner/rootfs/count").stdout.trim().parse::<u64>().unwrap_or(0);
-        eventually(|| count() > 3, || "the program counts".into());
-        let options = "--image-path /tmp/images --empty-ns network";
-        let down = sh(&format!("{runhcs} checkpoint {options} box"));
-        assert_eq!(down.code, 0, "{down:?}: {:?}", sh("tail -n 30 /tmp/images/dump.log"));
-        let reached = count();
-        sh("runhcs --root /run/inner state box").refused("box");
-        let up = sh(&format!("{runhcs} restore --detach --bundle /inner {options} box"));
-        assert_eq!(up.code, 0, "{up:?}: {:?}", sh("tail -n 30 /tmp/images/restore.log"));
-        eventually(|| count() > reached, || format!("it stays at {reached}"));
-        assert!(count() < reached + 500, "it began anew or ran on meanwhile");
-        sh(&format!("{runhcs} delete --force box")).ok();
-        h.runhcs(&["delete", "--force", "machine"]).ok();
     });
 }

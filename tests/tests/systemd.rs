@@ -12,13 +12,20 @@ const SYSTEMD: &str = "/lib/systemd/systemd";
 const SYSTEMCTL: &str = "/usr/bin/systemctl";
 
 /// A user of the machine, who has a systemd, too, and what that runs first.
-const UNITS: [(&str, &str); 4] = [
-    ("system/default.target", "[Unit]\nDescription=Test\nDefaultDependencies=no\n"),
+const UNITS: [(&str, &str); 5] = [
+    (
+        "system/default.target",
+        "[Unit]\nDescription=Test\nDefaultDependencies=no\nWants=idle.service\n",
+    ),
+    // With a service there, control groups are divided from the beginning.
+    (
+        "system/idle.service",
+        "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=/bin/sleep 9999\n",
+    ),
     (
         "system/user.service",
         "[Unit]\nDefaultDependencies=no\n[Service]\nType=notify\nUser=1000\nGroup=1000\n\
          Environment=XDG_RUNTIME_DIR=/run/user HOME=/run/user PATH=/bin\n\
-         ExecStartPre=+/bin/sh -c 'mkdir -p /run/user && chown 1000:1000 /run/user'\n\
          ExecStart=/lib/systemd/systemd --user\nDelegate=yes\n",
     ),
     ("user/default.target", "[Unit]\nDescription=Test\nDefaultDependencies=no\n"),
@@ -108,6 +115,7 @@ impl Drop for Machine<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = self.sh("cat /run/user/said; systemctl --no-pager list-units --all; \
+                               systemctl --no-pager status user.service; \
                                cat /proc/self/mountinfo /proc/self/cgroup; busybox ps");
             eprintln!("the machine: {log:?}");
         }
@@ -203,6 +211,7 @@ fn a_users_systemd_makes_control_groups() {
             runhcs exec box echo inside\n\
             runhcs delete --force box\n\
             systemctl --user show --value -p ActiveState box-one.scope\n";
+        machine.sh("mkdir /run/user && chown 1000:1000 /run/user").ok();
         machine.sh(&format!("echo '{script}' >/job.sh && systemctl start user.service")).ok();
         let started = as_user("XDG_RUNTIME_DIR=/run/user systemctl --user start job.service");
         let said = machine.sh("cat /run/user/said").stdout;

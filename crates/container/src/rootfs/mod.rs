@@ -104,7 +104,8 @@ impl<'a> RootPlan<'a> {
             rustix::mount::unmount(".", UnmountFlags::DETACH)
                 .context(|| "detach the old root".into())?;
         }
-        rustix::process::chdir("/").context(|| "enter the new root".into())
+        rustix::process::chdir("/").context(|| "enter the new root".into())?;
+        mounts::finish_propagation(self.propagation)
     }
 
     /// Takes away what the container must not see or change. Runs in the new root.

@@ -220,10 +220,33 @@ pub(crate) fn move_to(mount: &OwnedFd, target: impl AsFd) -> rustix::io::Result<
     move_mount(mount.as_fd(), "", target.as_fd(), "", flags)
 }
 
-/// Makes the mounts of this namespace independent of the caller's, or as `rootfsPropagation` says.
+/// Makes the mounts of this namespace independent of the caller's, as far as `rootfsPropagation`
+/// says so. What is shared or unbindable comes last ([`finish_propagation`]): a shared mount can't
+/// be left for another root (pivot_root(2), `EINVAL`), and an unbindable one not be copied to be
+/// the new one.
 pub(crate) fn set_root_propagation(propagation: Option<&str>) -> Result<()> {
     use MountPropagationFlags as P;
-    let flags = match propagation {
+    let flags = match propagation_flags(propagation)? {
+        last if last.intersects(P::SHARED | P::UNBINDABLE) => P::DOWNSTREAM | P::REC,
+        flags => flags,
+    };
+    mount_change("/", flags).context(|| "set the propagation of /".into())
+}
+
+/// Gives the new root what only a root that has been entered can have: a peer group of its own
+/// (config-linux.md, "Rootfs Mount Propagation"), or not to be copied.
+pub(crate) fn finish_propagation(propagation: Option<&str>) -> Result<()> {
+    use MountPropagationFlags as P;
+    let flags = propagation_flags(propagation)?;
+    if !flags.intersects(P::SHARED | P::UNBINDABLE) {
+        return Ok(());
+    }
+    mount_change("/", flags).context(|| "set the propagation of the new root".into())
+}
+
+fn propagation_flags(propagation: Option<&str>) -> Result<MountPropagationFlags> {
+    use MountPropagationFlags as P;
+    Ok(match propagation {
         None | Some("" | "rslave") => P::DOWNSTREAM | P::REC,
         Some("slave") => P::DOWNSTREAM,
         Some("private") => P::PRIVATE,
@@ -235,8 +258,7 @@ pub(crate) fn set_root_propagation(propagation: Option<&str>) -> Result<()> {
         Some(other) => {
             return Err(invalid("linux.rootfsPropagation", format!("{other:?} is unknown")));
         }
-    };
-    mount_change("/", flags).context(|| "set the propagation of /".into())
+    })
 }
 
 /// Copies a directory's content into a detached tmpfs, keeping owners, modes and links.
