@@ -12,13 +12,20 @@ const SYSTEMD: &str = "/lib/systemd/systemd";
 const SYSTEMCTL: &str = "/usr/bin/systemctl";
 
 /// A user of the machine, who has a systemd, too, and what that runs first.
-const UNITS: [(&str, &str); 4] = [
-    ("system/default.target", "[Unit]\nDescription=Test\nDefaultDependencies=no\n"),
+const UNITS: [(&str, &str); 5] = [
+    (
+        "system/default.target",
+        "[Unit]\nDescription=Test\nDefaultDependencies=no\nWants=idle.service\n",
+    ),
+    // With a service there, control groups are divided from the beginning.
+    (
+        "system/idle.service",
+        "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=/bin/sleep 9999\n",
+    ),
     (
         "system/user.service",
         "[Unit]\nDefaultDependencies=no\n[Service]\nType=notify\nUser=1000\nGroup=1000\n\
          Environment=XDG_RUNTIME_DIR=/run/user HOME=/run/user PATH=/bin\n\
-         ExecStartPre=+/bin/sh -c 'mkdir -p /run/user && chown 1000:1000 /run/user'\n\
          ExecStart=/lib/systemd/systemd --user\nDelegate=yes\n",
     ),
     ("user/default.target", "[Unit]\nDescription=Test\nDefaultDependencies=no\n"),
@@ -42,29 +49,11 @@ impl<'h> Machine<'h> {
             .with_copy(Path::new(SYSTEMD), Path::new(SYSTEMD))
             .with_copy(Path::new(SYSTEMCTL), Path::new("/bin/systemctl"))
             .with_program("runhcs")
+            .privileged()
             .edit(|config| {
-                let names: Vec<&str> = CAPABILITIES.split_whitespace().collect();
-                for set in ["bounding", "effective", "permitted"] {
-                    config["process"]["capabilities"][set] = json!(names);
-                }
-                config["process"]["noNewPrivileges"] = json!(false);
                 // By this systemd knows that it is in a container (its "Container Interface").
                 let env = config["process"]["env"].as_array_mut().unwrap();
                 env.push(json!("container=runhcs"));
-                for field in ["maskedPaths", "readonlyPaths"] {
-                    config["linux"][field] = json!([]);
-                }
-                // As a machine's, systemd's control groups begin at the root. On version 2 it is so
-                // by default.
-                let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
-                if !namespaces.iter().any(|namespace| namespace["type"] == "cgroup") {
-                    namespaces.push(json!({ "type": "cgroup" }));
-                }
-                let mounts = config["mounts"].as_array_mut().unwrap();
-                for mount in mounts.iter_mut().filter(|mount| mount["type"] == "cgroup") {
-                    mount["options"].as_array_mut().unwrap().retain(|option| option != "ro");
-                }
-                mounts.push(json!({ "destination": "/run", "type": "tmpfs", "source": "run" }));
             });
         let root = bundle.path().join("rootfs");
         for (name, text) in UNITS {
@@ -126,16 +115,12 @@ impl Drop for Machine<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = self.sh("cat /run/user/said; systemctl --no-pager list-units --all; \
+                               systemctl --no-pager status user.service; \
                                cat /proc/self/mountinfo /proc/self/cgroup; busybox ps");
             eprintln!("the machine: {log:?}");
         }
     }
 }
-
-const CAPABILITIES: &str = "CAP_AUDIT_WRITE CAP_BPF CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH \
-    CAP_FOWNER CAP_FSETID CAP_IPC_OWNER CAP_KILL CAP_MKNOD CAP_NET_ADMIN CAP_NET_BIND_SERVICE \
-    CAP_NET_RAW CAP_PERFMON CAP_SETFCAP CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYS_ADMIN \
-    CAP_SYS_CHROOT CAP_SYS_NICE CAP_SYS_PTRACE CAP_SYS_RESOURCE";
 
 in_both!(systemd_makes_control_groups, |h| {
     let machine = Machine::boot(h);
@@ -226,6 +211,7 @@ fn a_users_systemd_makes_control_groups() {
             runhcs exec box echo inside\n\
             runhcs delete --force box\n\
             systemctl --user show --value -p ActiveState box-one.scope\n";
+        machine.sh("mkdir /run/user && chown 1000:1000 /run/user").ok();
         machine.sh(&format!("echo '{script}' >/job.sh && systemctl start user.service")).ok();
         let started = as_user("XDG_RUNTIME_DIR=/run/user systemctl --user start job.service");
         let said = machine.sh("cat /run/user/said").stdout;

@@ -119,7 +119,13 @@ impl Program {
     pub(crate) fn find(&self) -> Result<CString> {
         let what = || format!("exec: {:?}", self.name);
         let check = |path: &Path| -> rustix::io::Result<()> {
-            rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)?;
+            // All of the process's ids are the same by now. To ask for the effective ones takes a
+            // call that is newer than many seccomp filters.
+            match rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::empty()) {
+                // The filter doesn't let us ask that; execve(2) will tell.
+                Err(Errno::PERM | Errno::NOSYS) => drop(rustix::fs::stat(path)?),
+                other => other?,
+            }
             let directory = rustix::fs::stat(path)
                 .is_ok_and(|s| rustix::fs::FileType::from_raw_mode(s.st_mode).is_dir());
             if directory { Err(Errno::ACCESS) } else { Ok(()) }
@@ -161,7 +167,11 @@ impl Program {
         let (arguments, environment) = (pointers(&self.arguments), pointers(&self.environment));
         // SAFETY: both lists end with a null pointer and point to C strings that `self` holds.
         unsafe { libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
-        Error::failed(format!("exec {}", path.to_string_lossy()), std::io::Error::last_os_error())
+        // As runc words it, whose callers look for the cause at the end.
+        let error = std::io::Error::last_os_error();
+        let text = error.to_string().to_lowercase();
+        let text = text.split(" (os error").next().unwrap_or_default().to_owned();
+        Error::failed(format!("exec {}", path.to_string_lossy()), text)
     }
 }
 

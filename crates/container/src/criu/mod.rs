@@ -129,9 +129,10 @@ impl CriuOptions {
         };
         let log = self.work.join(log_name(verb));
         let text = std::fs::read_to_string(&log).unwrap_or_default();
-        // The last of several is what the others led to; the first is where they came from.
-        let first = text.lines().find(|line| line.contains("Error")).unwrap_or_default();
-        Err(Error::failed(what(), format!("{why}; {} says: {first}", log.display())))
+        // What CRIU can do without is told as errors, too; the last two are those that count.
+        let errors: Vec<&str> = text.lines().filter(|line| line.contains("Error")).collect();
+        let last = errors[errors.len().saturating_sub(2)..].join("; ");
+        Err(Error::failed(what(), format!("{why}; {} says: {last}", log.display())))
     }
 }
 

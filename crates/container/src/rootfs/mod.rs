@@ -7,7 +7,7 @@ pub(crate) mod mounts;
 pub(crate) mod options;
 pub(crate) mod resolve;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
@@ -72,6 +72,7 @@ impl<'a> RootPlan<'a> {
         move_to(&tree, &below).context(|| format!("mount the root {}", self.path.display()))?;
         let root = Root::from(tree);
         let mut kernel = Vec::new();
+        let mut read_only_later = Vec::new();
         for mount in &self.mounts {
             if mount.kind == Kind::Cgroup {
                 cgroup.mount(&root, mount)?;
@@ -81,6 +82,8 @@ impl<'a> RootPlan<'a> {
             let of = Kernel::of(&made);
             if of.context(|| format!("look at {}", mount.destination.display()))?.is_some() {
                 kernel.push((mount.destination.to_owned(), Root::from(made)));
+            } else if mount.is_read_only_later() {
+                read_only_later.push((mount.destination.to_owned(), made));
             }
         }
         if !self.host_dev {
@@ -92,7 +95,7 @@ impl<'a> RootPlan<'a> {
             rustix::process::umask(umask);
             devices::link(&root)?;
         }
-        Ok(Assembled { root, kernel })
+        Ok(Assembled { root, kernel, read_only_later })
     }
 
     /// Makes the assembled tree the process's root and lets go of the old one.
@@ -116,7 +119,8 @@ impl<'a> RootPlan<'a> {
             rustix::mount::unmount(".", UnmountFlags::DETACH)
                 .context(|| "detach the old root".into())?;
         }
-        rustix::process::chdir("/").context(|| "enter the new root".into())
+        rustix::process::chdir("/").context(|| "enter the new root".into())?;
+        mounts::finish_propagation(self.propagation)
     }
 
     /// Takes away what the container must not see or change. Runs in the new root.
@@ -126,9 +130,14 @@ impl<'a> RootPlan<'a> {
             masks::mask(assembled, self.masked, &null)?;
         }
         masks::make_read_only(assembled, self.protected)?;
+        for (destination, mount) in &assembled.read_only_later {
+            let change = Attributes { set: attr::RDONLY, clear: 0 };
+            mount_attr::set(mount.as_fd(), change, false)
+                .context(|| format!("make {} read-only", destination.display()))?;
+        }
         if self.read_only {
             let change = Attributes { set: attr::RDONLY, clear: 0 };
-            mount_attr::set(std::os::fd::AsFd::as_fd(&assembled.root), change, false)
+            mount_attr::set(assembled.root.as_fd(), change, false)
                 .context(|| "make the root read-only".into())?;
         }
         Ok(())
@@ -141,6 +150,8 @@ pub(crate) struct Assembled {
     root: Root,
     /// The mounts of procfs and sysfs, with their places.
     kernel: Vec<(PathBuf, Root)>,
+    /// The mounts that get things put into them before they are made read-only, with their places.
+    read_only_later: Vec<(PathBuf, OwnedFd)>,
 }
 
 impl Assembled {

@@ -14,7 +14,7 @@ use rustix::mount::{
 };
 
 use super::mount_attr;
-use super::options::{Bind, MountOptions};
+use super::options::{Bind, MountOptions, attr};
 use super::resolve::Root;
 use crate::error::{Context, invalid};
 
@@ -96,6 +96,8 @@ impl<'a> PlannedMount<'a> {
 
     fn file_system(&self, root: &Root, name: &str, source: &str) -> Result<OwnedFd> {
         let target = match name {
+            // An image that leads procfs or sysfs to another place would have everybody in the
+            // container who trusts `/proc` or `/sys` look at files of its own (CVE-2019-19921).
             "proc" | "sysfs" => root.plain_directory(self.destination)?,
             _ => root.directory(self.destination)?,
         };
@@ -149,10 +151,19 @@ impl<'a> PlannedMount<'a> {
         Ok(())
     }
 
+    /// A tmpfs gets things put into it, the devices among them, before it is made read-only, as
+    /// runc has it.
+    pub(crate) fn is_read_only_later(&self) -> bool {
+        matches!(self.kind, Kind::FileSystem { name: "tmpfs", .. })
+            && self.options.attributes.set & attr::RDONLY != 0
+    }
+
     fn set_attributes(&self, mount: &OwnedFd) -> Result<()> {
-        for (attributes, recursive) in
-            [(self.options.recursive, true), (self.options.attributes, false)]
-        {
+        let mut attributes = self.options.attributes;
+        if self.is_read_only_later() {
+            attributes.set &= !attr::RDONLY;
+        }
+        for (attributes, recursive) in [(self.options.recursive, true), (attributes, false)] {
             if !attributes.is_empty() {
                 mount_attr::set(mount.as_fd(), attributes, recursive).context(|| {
                     format!("set the mount options of {}", self.destination.display())
@@ -255,10 +266,33 @@ pub(crate) fn move_to(mount: &OwnedFd, target: impl AsFd) -> rustix::io::Result<
     move_mount(mount.as_fd(), "", target.as_fd(), "", flags)
 }
 
-/// Makes the mounts of this namespace independent of the caller's, or as `rootfsPropagation` says.
+/// Makes the mounts of this namespace independent of the caller's, as far as `rootfsPropagation`
+/// says so. What is shared or unbindable comes last ([`finish_propagation`]): a shared mount can't
+/// be left for another root (pivot_root(2), `EINVAL`), and an unbindable one not be copied to be
+/// the new one.
 pub(crate) fn set_root_propagation(propagation: Option<&str>) -> Result<()> {
     use MountPropagationFlags as P;
-    let flags = match propagation {
+    let flags = match propagation_flags(propagation)? {
+        last if last.intersects(P::SHARED | P::UNBINDABLE) => P::DOWNSTREAM | P::REC,
+        flags => flags,
+    };
+    mount_change("/", flags).context(|| "set the propagation of /".into())
+}
+
+/// Gives the new root what only a root that has been entered can have: a peer group of its own
+/// (config-linux.md, "Rootfs Mount Propagation"), or not to be copied.
+pub(crate) fn finish_propagation(propagation: Option<&str>) -> Result<()> {
+    use MountPropagationFlags as P;
+    let flags = propagation_flags(propagation)?;
+    if !flags.intersects(P::SHARED | P::UNBINDABLE) {
+        return Ok(());
+    }
+    mount_change("/", flags).context(|| "set the propagation of the new root".into())
+}
+
+fn propagation_flags(propagation: Option<&str>) -> Result<MountPropagationFlags> {
+    use MountPropagationFlags as P;
+    Ok(match propagation {
         None | Some("" | "rslave") => P::DOWNSTREAM | P::REC,
         Some("slave") => P::DOWNSTREAM,
         Some("private") => P::PRIVATE,
@@ -270,8 +304,7 @@ pub(crate) fn set_root_propagation(propagation: Option<&str>) -> Result<()> {
         Some(other) => {
             return Err(invalid("linux.rootfsPropagation", format!("{other:?} is unknown")));
         }
-    };
-    mount_change("/", flags).context(|| "set the propagation of /".into())
+    })
 }
 
 /// Copies a directory's content into a detached tmpfs, keeping owners, modes and links.

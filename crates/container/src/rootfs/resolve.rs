@@ -155,7 +155,9 @@ impl Root {
         let what = || format!("find directory {} in the container", path.display());
         match opened {
             Err(Errno::LOOP) => {
-                Err(Error::failed(what(), "the image has a symbolic link there or on the way"))
+                let why = "it must be mounted on ordinary directory, but the image has a symbolic \
+                           link there or on the way";
+                Err(Error::failed(what(), why))
             }
             opened => opened.context(what),
         }
