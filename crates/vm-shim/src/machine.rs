@@ -255,8 +255,10 @@ impl Plan<'_> {
         let Self { launch, accelerator, .. } = *self;
         let user = qemu::user(launch.options.uid_base)?;
         let id = template.as_ref().map(|template| template.id.clone());
+        let network_devices = self.network.map_or(0, |carried| carried.devices().len());
+        let late = qemu::Late::of(&launch.options, network_devices);
         let resuming =
-            template.map(|template| Resuming::begin(template, root, user)).transpose()?;
+            template.map(|template| Resuming::begin(template, root, user, late)).transpose()?;
 
         let observer = Observer {
             console: Tail::default(),

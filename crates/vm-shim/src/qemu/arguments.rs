@@ -16,6 +16,10 @@ use super::{root, timestamp};
 use crate::agent_log;
 use crate::network::Device;
 
+/// Requests that the share's queue holds. It is a deep one: each open file of a busy pod may have a
+/// request under way.
+pub const SHARE_QUEUE: u16 = 1024;
+
 /// What QEMU is started with: its ends of sockets, and network devices.
 #[derive(Debug)]
 pub struct Sockets<'a> {
@@ -45,8 +49,9 @@ impl Sockets<'_> {
 pub enum Start {
     /// Its kernel boots.
     Boot,
-    /// It goes on where a template was saved. Its memory is given as a file, its devices' state
-    /// through the monitor.
+    /// It goes on where a template was saved. Its memory is given as a file, the machine's state
+    /// through the monitor, and so are the devices that QEMU wouldn't have there before
+    /// ([`super::Late`]).
     Resume,
 }
 
@@ -74,13 +79,15 @@ pub fn for_vm(
         Machine::Microvm => "device",
         Machine::Q35 => "pci",
     };
-    push(&["-device", &format!("vhost-user-vsock-{bus},chardev=vsock")]);
-    // A deep queue: each open file of a busy pod may have a request under way.
-    push(&[
-        "-device",
-        &format!("vhost-user-fs-{bus},chardev=virtiofs,tag={SHARE_TAG},queue-size=1024"),
-    ]);
-
+    if start == Start::Boot {
+        push(&["-device", &format!("vhost-user-vsock-{bus},chardev=vsock")]);
+        push(&[
+            "-device",
+            &format!(
+                "vhost-user-fs-{bus},chardev=virtiofs,tag={SHARE_TAG},queue-size={SHARE_QUEUE}"
+            ),
+        ]);
+    }
     if options.entropy == Entropy::Host {
         // The host's kernel is asked (getrandom(2)); no file is opened.
         push(&["-object", "rng-builtin,id=entropy"]);

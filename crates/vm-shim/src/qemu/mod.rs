@@ -27,6 +27,7 @@ pub use drives::{Drive, Sectors};
 pub use kvm_probe::run as run_kvm_probe;
 pub use monitor::Monitor;
 pub use root::Root;
+pub use snapshot::Late;
 
 use crate::daemon::{self, Myself};
 use crate::inherit::Inherit;

@@ -18,7 +18,7 @@ use crate::agent::{self, Greeted};
 use crate::agent_log;
 use crate::capabilities;
 use crate::qemu::accelerator::Usable;
-use crate::qemu::{Monitor, Root};
+use crate::qemu::{Late, Monitor, Root};
 
 /// The template that a VM with these options can be resumed from. One that can't be used is warned
 /// of.
@@ -39,6 +39,7 @@ pub fn find(options: &VmOptions, program: &Path, accelerator: Usable) -> Option<
 #[derive(Debug)]
 pub struct Resuming {
     devices: File,
+    late: Late,
     filling: JoinHandle<anyhow::Result<()>>,
 }
 
@@ -47,7 +48,12 @@ impl Resuming {
     ///
     /// # Errors
     /// If there is no room, or the template is damaged.
-    pub fn begin(template: Template, root: &mut Root, user: u32) -> anyhow::Result<Self> {
+    pub fn begin(
+        template: Template,
+        root: &mut Root,
+        user: u32,
+        late: Late,
+    ) -> anyhow::Result<Self> {
         let memory = root.add_memory(template.manifest.memory.size, user)?;
         let devices = template.devices()?;
         let filling = tokio::task::spawn_blocking(move || {
@@ -55,16 +61,18 @@ impl Resuming {
             capabilities::keep(CapabilitySet::empty()).context("cannot drop capabilities")?;
             Ok(template.fill(&memory)?)
         });
-        Ok(Self { devices, filling })
+        Ok(Self { devices, late, filling })
     }
 
-    /// Has the machine go on, and wakes its agent through the console's `keyboard`.
+    /// Has the machine go on, with the devices that were missing, and wakes its agent through the
+    /// console's `keyboard`.
     ///
     /// # Errors
     /// If the template is damaged, or QEMU doesn't take it.
     pub async fn go_on(self, monitor: &Monitor, keyboard: OwnedFd) -> anyhow::Result<()> {
         self.filling.await.context("the memory was not filled")??;
         monitor.resume(self.devices.as_fd()).await?;
+        monitor.add(self.late).await?;
         File::from(keyboard).write_all(&[WAKE]).context("cannot wake the guest agent")
     }
 }
