@@ -8,6 +8,7 @@ mod leaks;
 mod loop_device;
 mod network;
 pub mod podman;
+mod racer;
 mod runtime;
 mod terminal;
 mod user;
@@ -22,6 +23,7 @@ pub use bundle::Bundle;
 pub use host::Host;
 pub use loop_device::LoopDevice;
 pub use network::{Netns, Server};
+pub use racer::Racer;
 pub use terminal::{ConsoleSocket, Session, read_until, type_in};
 pub use user::User;
 

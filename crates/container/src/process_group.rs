@@ -39,7 +39,7 @@ impl ProcessGroup {
 
     /// The directories; a process enters each by its file `cgroup.procs`.
     pub fn directories(&self) -> Vec<PathBuf> {
-        Cgroup(self.paths.clone()).directories()
+        own(self.paths.clone()).directories()
     }
 
     /// Makes the groups.
@@ -47,13 +47,18 @@ impl ProcessGroup {
     /// # Errors
     /// If they have processes of others in them, or the kernel refuses a limit.
     pub fn create(&self) -> Result<()> {
-        let cgroup = Cgroup(self.paths.clone());
+        let cgroup = own(self.paths.clone());
         cgroup.refuse_used()?;
-        cgroup.create(&self.limits)
+        cgroup.create(&self.limits).map(drop)
     }
 
     /// Removes groups that were made; fine if there are none. Their processes have ended.
     pub fn remove(paths: CgroupPaths) -> Result<()> {
-        Cgroup(paths).remove()
+        own(paths).remove()
     }
+}
+
+/// Groups that this engine makes itself, not systemd.
+fn own(paths: CgroupPaths) -> Cgroup {
+    Cgroup { paths, scope: None }
 }

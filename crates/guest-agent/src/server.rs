@@ -145,9 +145,10 @@ impl Server {
                 runtime_dir: &runtime_dir,
                 stdio: theirs.stdio,
                 console_socket: theirs.console,
-                preserve_fds: 0,
+                inherited_fds: runhcs_container::InheritedFds::default(),
                 no_pivot: false,
                 no_new_keyring: false,
+                cgroup_driver: runhcs_container::CgroupDriver::Directories,
                 rootless: false,
             })?;
             let resources = plan.resources().clone();
@@ -190,7 +191,9 @@ impl Server {
                 process: &process,
                 stdio: theirs.stdio,
                 console_socket: theirs.console,
-                preserve_fds: 0,
+                inherited_fds: runhcs_container::InheritedFds::default(),
+                cgroup: runhcs_container::ExecCgroup::Container,
+                ignore_paused: false,
             };
             for_child.container.exec(&for_child.spec, options)
         })

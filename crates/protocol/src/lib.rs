@@ -18,6 +18,7 @@ pub mod network;
 pub mod processes;
 pub mod shim;
 pub mod stream;
+pub mod template;
 
 /// The vsock port on the host that the agent dials once, at boot. That connection carries every
 /// [`guest::Request`]; the host stops listening as soon as it has it, so that no process in the

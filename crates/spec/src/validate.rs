@@ -166,3 +166,13 @@ fn validate_hook(hook: &Hook, field: &str) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+/// Whether the container gets a new pid namespace: `linux.namespaces` has one without a path.
+pub fn has_own_pid_namespace(spec: &Spec) -> bool {
+    let linux = spec.linux().as_ref();
+    let listed = linux.and_then(|linux| linux.namespaces().as_ref());
+    listed.into_iter().flatten().any(|namespace| {
+        let path = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty());
+        namespace.typ() == LinuxNamespaceType::Pid && path.is_none()
+    })
+}

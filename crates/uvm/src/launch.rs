@@ -18,7 +18,7 @@ pub const SUCCESS: &[u8] = b"\0OK\0";
 /// The most of an error that is read, in bytes.
 const MAX_VERDICT: u64 = 64 << 10;
 /// How long the shim may take in addition to the VM's boot.
-const MARGIN: Duration = Duration::from_secs(10);
+pub(crate) const MARGIN: Duration = Duration::from_secs(10);
 /// How often who waits is told that it still does.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -98,7 +98,7 @@ pub fn launch(
 }
 
 /// Reads the pipe to its end.
-fn read_until(
+pub(crate) fn read_until(
     pipe: OwnedFd,
     until: Instant,
     waiting: &mut dyn FnMut(),

@@ -13,6 +13,7 @@ mod mount_points;
 
 mod pump;
 mod signals;
+pub mod template;
 mod trees;
 mod vm;
 

@@ -10,9 +10,10 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use runhcs_protocol::frame;
 use runhcs_protocol::guest::{Envelope, Failure, FromAgent, Hello, Reply, Request};
+use runhcs_protocol::template::Wake;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -61,6 +62,19 @@ pub async fn greet(socket: StdUnixStream) -> anyhow::Result<Greeted> {
     }
     // Shown to whoever asks about the VM.
     let hello = Hello { kernel: agent_log::printable(&hello.kernel), ..hello };
+    Ok(Greeted { hello, reader, writer })
+}
+
+/// Tells the agent of a resumed VM what makes it one of its own, and waits until it has begun
+/// anew.
+///
+/// # Errors
+/// If it hangs up, or greets in another way than before.
+pub async fn wake(greeted: Greeted, wake: &Wake) -> anyhow::Result<Greeted> {
+    let Greeted { hello: first, mut reader, mut writer } = greeted;
+    writer.write_all(&frame::encode(wake)?).await.context("the guest agent doesn't listen")?;
+    let hello: Hello = reader.expect().await.context("the guest agent didn't wake up")?;
+    ensure!(hello == first, "the guest agent is another one since it woke up");
     Ok(Greeted { hello, reader, writer })
 }
 

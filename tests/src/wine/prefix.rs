@@ -37,7 +37,8 @@ pub fn ready() {
         let made = directory().join("runhcs-ready");
         if !made.exists() {
             let _ = std::fs::remove_dir_all(directory());
-            let status = wine(Path::new("wineboot")).arg("--init").status().unwrap();
+            let mut boot = wine(Path::new("wineboot"));
+            let status = boot.arg("--init").stderr(Stdio::null()).status().unwrap();
             assert!(status.success(), "wineboot: {status}");
             std::fs::write(made, "").unwrap();
         }

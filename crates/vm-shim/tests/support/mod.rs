@@ -72,6 +72,7 @@ impl Pod {
             disk_bandwidth: None,
             disk_iops: None,
             qemu: "qemu-system-x86_64".into(),
+            templates: None,
             boot_timeout_seconds: 60,
             uid_base: 1_879_048_192,
         };

@@ -18,7 +18,7 @@ use super::guest_spec::{GuestSpec, PodView};
 use super::pod_network::PodNetwork;
 use super::progress::Progress;
 use super::service::vm_of;
-use super::{disks, hooks, shim, terminal, vm_group};
+use super::{disks, hooks, inherited_fds, shim, terminal, vm_group};
 use crate::create::{Claimed, Service, Transaction};
 use crate::existing::{Main, value};
 use crate::globals::Globals;
@@ -62,15 +62,22 @@ impl Service for CreationService<'_> {
                 runtime_dir: entry.dir(),
                 stdio: None,
                 console_socket,
-                preserve_fds: args.preserve_fds,
+                inherited_fds: inherited_fds(args.preserve_fds)?,
                 no_pivot: args.no_pivot,
                 no_new_keyring: args.no_new_keyring,
+                cgroup_driver: globals.cgroup_driver(),
                 rootless: globals.rootless(),
             })?)
         })?;
         let resources = plan.resources().clone();
         flow.step("resources", || Ok(entry.put(value::RESOURCES, &resources)?))?;
-        let create = || Ok(Container { resources: resources.clone(), init: Some(plan.create()?) });
+        let create = || {
+            let init = match &args.restore {
+                Some(options) => plan.restore(options)?,
+                None => plan.create()?,
+            };
+            Ok(Container { resources: resources.clone(), init: Some(init) })
+        };
         let container = flow.acquire("container", create, |container| {
             let container = container.clone();
             Box::new(move || Ok(container.delete()?))

@@ -15,7 +15,7 @@ use crate::existing::{Existing, Main, value};
 #[derive(Debug)]
 pub enum Service {
     /// Our own engine, on this host.
-    Process(Container),
+    Process(Box<Container>),
     /// The engine of a guest.
     Vm(VmContainer),
     /// Its creation has not got as far as its compute service.
@@ -43,7 +43,7 @@ impl Service {
                         pid: main.process.pid,
                         start_time: main.process.start_time,
                     });
-                    Self::Process(Container { resources, init })
+                    Self::Process(Box::new(Container { resources, init }))
                 }
                 None => Self::None,
             },
@@ -53,7 +53,7 @@ impl Service {
     /// The container's compute system.
     pub fn system(&self) -> Option<&dyn ComputeSystem> {
         match self {
-            Self::Process(container) => Some(container),
+            Self::Process(container) => Some(container.as_ref()),
             Self::Vm(container) => Some(container),
             Self::None => None,
         }

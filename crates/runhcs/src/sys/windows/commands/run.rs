@@ -7,12 +7,12 @@ use crate::cli::{DeleteArgs, IdArgs, RunArgs};
 use crate::create::create;
 use crate::existing::Existing;
 use crate::globals::Globals;
-use crate::sys::{commands, foreground};
+use crate::sys::{commands, foreground, load_bundle};
 
 /// Runs a container. In the foreground it doesn't return, for an exit code has 32 bits.
 pub fn run(globals: &Globals, args: &RunArgs) -> Result<u8> {
     let id = &args.create.id;
-    let created = create(globals, &args.create)?;
+    let created = create(globals, &args.create, || load_bundle(&args.create.bundle))?;
     let code = started(globals, args, created.main.process.pid);
     if args.detach && code.is_ok() {
         return Ok(0);
