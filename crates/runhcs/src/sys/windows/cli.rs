@@ -17,13 +17,6 @@ pub const ROOT_HELP: &str = "Name of the registry key for the state of container
 #[derive(Args, Clone, Debug)]
 pub struct SystemArgs {}
 
-impl SystemArgs {
-    /// Refuses what can't be had: nothing.
-    pub fn check(&self) -> anyhow::Result<()> {
-        Ok(())
-    }
-}
-
 /// How a container is created.
 #[derive(Args, Clone, Debug)]
 pub struct CreateArgs {

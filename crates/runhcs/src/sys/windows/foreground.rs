@@ -1,26 +1,61 @@
-//! Waiting in the foreground for the shim of a container's process. What is typed to interrupt this
-//! process is the container's, and its console is in raw mode for a process that has one.
+//! Waiting in the foreground for the shim of a container's process. Ctrl-C and Ctrl-Break are passed
+//! on to the process, and the console is in raw mode for a process that has one of its own.
 
 use std::io::IsTerminal;
 use std::os::windows::io::AsRawHandle;
+use std::sync::OnceLock;
+use std::sync::mpsc::{Sender, channel};
 
 use anyhow::Result;
+use runhcs_compute::Signal;
 use windows_sys::Win32::System::Console::{
-    CONSOLE_MODE, DISABLE_NEWLINE_AUTO_RETURN, ENABLE_ECHO_INPUT, ENABLE_LINE_INPUT,
-    ENABLE_PROCESSED_INPUT, ENABLE_VIRTUAL_TERMINAL_INPUT, ENABLE_VIRTUAL_TERMINAL_PROCESSING,
-    GetConsoleMode, SetConsoleCtrlHandler, SetConsoleMode,
+    CONSOLE_MODE, CTRL_BREAK_EVENT, CTRL_C_EVENT, DISABLE_NEWLINE_AUTO_RETURN, ENABLE_ECHO_INPUT,
+    ENABLE_LINE_INPUT, ENABLE_PROCESSED_INPUT, ENABLE_VIRTUAL_TERMINAL_INPUT,
+    ENABLE_VIRTUAL_TERMINAL_PROCESSING, GetConsoleMode, SetConsoleCtrlHandler, SetConsoleMode,
 };
 
 use super::process;
 
-/// Waits until a shim that this process started has ended, and returns its exit code.
-pub fn wait(has_console: bool, shim: u32) -> Result<u32> {
-    // The shim is in a process group of its own: what ends this process is nothing to it. So this
-    // one stays, too, until the container has ended.
-    // SAFETY: without a handler, the call only has Ctrl-C ignored.
-    unsafe { SetConsoleCtrlHandler(None, 1) };
+/// Where events of the console go.
+static EVENTS: OnceLock<Sender<Signal>> = OnceLock::new();
+
+/// Waits until a shim that this process started has ended, and returns its exit code. Meanwhile
+/// `pass` sends signals to the process that it stands for.
+pub fn wait(
+    has_console: bool,
+    shim: u32,
+    pass: impl Fn(Signal) -> Result<()> + Send + 'static,
+) -> Result<u32> {
+    let (sender, events) = channel();
+    // Taken already if this is called again: once is enough, for a command waits for one process.
+    let _ = EVENTS.set(sender);
+    std::thread::spawn(move || {
+        for signal in events {
+            // It may have ended.
+            if let Err(error) = pass(signal) {
+                tracing::warn!("{error:#}");
+            }
+        }
+    });
+    // SAFETY: the handler is a function, which stays; it may be called in any thread.
+    unsafe { SetConsoleCtrlHandler(Some(on_event), 1) };
     let _raw = has_console.then(Raw::enter);
     process::wait(shim)
+}
+
+/// Takes an event of the console: not zero if it is dealt with. All others end this process as ever.
+unsafe extern "system" fn on_event(event: u32) -> i32 {
+    /// `SIGQUIT` (signal(7)).
+    const QUIT: u8 = 3;
+    let signal = match event {
+        CTRL_C_EVENT => Signal::INT,
+        CTRL_BREAK_EVENT => match Signal::try_from(QUIT) {
+            Ok(signal) => signal,
+            Err(_) => return 0,
+        },
+        _ => return 0,
+    };
+    EVENTS.get().is_some_and(|events| events.send(signal).is_ok()).into()
 }
 
 /// This process's console in raw mode until this is dropped.

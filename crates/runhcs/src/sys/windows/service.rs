@@ -57,6 +57,13 @@ impl Service {
         Ok(self.container.status()?)
     }
 
+    /// That the VM of the container, which has stopped, has ended, if it has.
+    pub fn obituary(&self, _record: &Record) -> Option<String> {
+        let vm = self.container.vm.as_ref()?;
+        let gone = matches!(System::find(vm), Ok(None));
+        gone.then(|| format!("the service has no compute system {vm}"))
+    }
+
     /// Whether signals for all its processes still reach somebody once its main one has ended:
     /// they end with it.
     pub fn outlives_main_process(&self) -> bool {
@@ -130,6 +137,23 @@ impl Container {
         })
     }
 
+    /// Sends a signal to one of its processes, by its pid in the guest.
+    pub fn signal_process(
+        &self,
+        system: &System,
+        pid: u32,
+        signal: Signal,
+    ) -> runhcs_compute::Result<()> {
+        let failed = |failure| self.error("signal", failure);
+        let delivery = deliver(signal, self.signal_support()?)
+            .map_err(|refused| Error::Unsupported(refused.to_string()))?;
+        let process = system.open_process(pid).map_err(failed)?;
+        match delivery {
+            Delivery::Signal(options) => process.signal(&options).map_err(failed),
+            Delivery::Terminate => process.terminate().map_err(failed),
+        }
+    }
+
     fn error(&self, operation: &'static str, failure: Failure) -> Error {
         match failure.kind {
             Kind::NotFound => Error::NotFound(self.id.clone()),
@@ -195,13 +219,7 @@ impl ComputeSystem for Container {
                 }),
             };
         };
-        let delivery = deliver(signal, self.signal_support()?)
-            .map_err(|refused| Error::Unsupported(refused.to_string()))?;
-        let process = system.open_process(pid).map_err(failed)?;
-        match delivery {
-            Delivery::Signal(options) => process.signal(&options).map_err(failed),
-            Delivery::Terminate => process.terminate().map_err(failed),
-        }
+        self.signal_process(&system, pid, signal)
     }
 
     fn pause(&self) -> runhcs_compute::Result<()> {

@@ -8,6 +8,7 @@ use crate::cli::{ExecArgs, split_id};
 use crate::existing::{Existing, config};
 use crate::globals::Globals;
 use crate::pid_file;
+use crate::sys::container_shim::Further;
 use crate::sys::{container_shim, foreground};
 
 /// Runs a process in a container. In the foreground it doesn't return, for an exit code has
@@ -30,7 +31,16 @@ pub fn run(globals: &Globals, args: &ExecArgs) -> Result<u8> {
     if args.detach {
         return Ok(0);
     }
-    std::process::exit(foreground::wait(process.terminal() == Some(true), pid)? as i32)
+    // The shim recorded it before it said that it runs; nothing is left of a process that has ended.
+    let further = entry.get::<Further>(&Further::name(pid)).ok().flatten();
+    let guest_pid = further.map(|further| further.guest_pid);
+    let service = existing.service;
+    let code = foreground::wait(process.terminal() == Some(true), pid, move |signal| {
+        let Some(guest_pid) = guest_pid else { return Ok(()) };
+        let container = service.container();
+        Ok(container.signal_process(&container.open("signal")?, guest_pid, signal)?)
+    })?;
+    std::process::exit(code as i32)
 }
 
 /// The process to run: a document, or the container's own process with other arguments.

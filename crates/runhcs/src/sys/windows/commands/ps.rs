@@ -17,11 +17,9 @@ pub fn run(globals: &Globals, args: &PsArgs) -> Result<u8> {
         bail!("options of ps(1) can't be used on Windows: {}", options.join(" "));
     }
     let (_, existing) = Existing::find(&globals.store, &id)?;
-    let properties = existing
-        .service
-        .container()
-        .open("list processes of")?
-        .properties(&[PropertyType::ProcessList])?;
+    let system = existing.service.container().open("list processes of");
+    let system = system.map_err(|error| existing.explained(error.into()))?;
+    let properties = system.properties(&[PropertyType::ProcessList])?;
     let processes = properties.process_list;
     let text = if args.format == ListFormat::Json {
         let pids: Vec<u32> = processes.iter().map(|process| process.process_id).collect();

@@ -1,9 +1,11 @@
 //! `run`: create, start, wait, delete.
 
 use anyhow::Result;
+use runhcs_compute::{ComputeSystem, Scope};
 
 use crate::cli::{DeleteArgs, IdArgs, RunArgs};
 use crate::create::create;
+use crate::existing::Existing;
 use crate::globals::Globals;
 use crate::sys::{commands, foreground, load_bundle};
 
@@ -31,5 +33,9 @@ fn started(globals: &Globals, args: &RunArgs, pid: u32) -> Result<u32> {
     if args.detach {
         return Ok(0);
     }
-    foreground::wait(globals.store.entry(&args.create.id)?.record()?.terminal, pid)
+    let (_, existing) = Existing::find(&globals.store, &args.create.id)?;
+    let (terminal, service) = (existing.record.terminal, existing.service);
+    foreground::wait(terminal, pid, move |signal| {
+        Ok(service.container().signal(signal, Scope::Init)?)
+    })
 }
