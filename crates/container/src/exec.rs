@@ -14,7 +14,7 @@ use crate::error::{Context, invalid};
 use crate::plan::{Child, expect};
 use crate::program::{self, Program};
 use crate::scheduling::{Affinity, Personality, Scheduling};
-use crate::seccomp::Filter;
+use crate::seccomp::{Filter, Moment, Watched};
 use crate::spawn::{Joined, join_all, spawn};
 use crate::{Init, Stdio, ids, namespaces, proc, terminal};
 
@@ -107,10 +107,15 @@ impl Container {
             }
             Side::Parent { pid } => pid,
         };
-        drop((theirs, preparation));
         let mut child = Child::new(pid);
+        let agent = preparation.filter.as_ref().and_then(Filter::agent).cloned();
+        drop((theirs, preparation));
         let process = Init::of(pid)?;
         channel.go(pid)?;
+        if let Some(agent) = agent {
+            let (subject, status) = (&self.resources.subject, Status::Running);
+            agent.introduce(&mut channel, &Watched { subject, status, init: init.pid, pid })?;
+        }
         channel.wait_closed()?;
         child.keep();
         Ok(process)
@@ -183,13 +188,14 @@ impl Preparation<'_> {
         self.program.look_home_up(options.process.user().uid())?;
         self.program.enter_cwd()?;
         let no_new_privileges = options.process.no_new_privileges() == Some(true);
-        if let Some(filter) = self.filter.as_ref().filter(|_| !no_new_privileges) {
-            filter.load()?;
+        let privileged = |filter: &&Filter| filter.moment(no_new_privileges) == Moment::Privileged;
+        if let Some(filter) = self.filter.as_ref().filter(privileged) {
+            filter.install(channel)?;
         }
         self.credentials.apply()?;
         let path = self.program.find()?;
-        if let Some(filter) = self.filter.as_ref().filter(|_| no_new_privileges) {
-            filter.load()?;
+        if let Some(filter) = self.filter.as_ref().filter(|filter| !privileged(filter)) {
+            filter.install(channel)?;
         }
         Ok(path)
     }

@@ -97,7 +97,8 @@ impl HookSubject {
         }
     }
 
-    fn state(&self, status: Status, pid: Option<u32>) -> String {
+    /// The container's state as the specification has it (runtime.md, "State").
+    pub(crate) fn state(&self, status: Status, pid: Option<u32>) -> serde_json::Value {
         let mut state = serde_json::json!({
             "ociVersion": self.oci_version,
             "id": self.id,
@@ -108,7 +109,7 @@ impl HookSubject {
         if let Some(pid) = pid {
             state["pid"] = pid.into();
         }
-        state.to_string()
+        state
     }
 
     /// Runs hooks one after another. `pid` is the container's process as the hooks see it.
@@ -120,7 +121,7 @@ impl HookSubject {
         if hooks.is_empty() {
             return Ok(());
         }
-        let state = self.state(status, Some(pid));
+        let state = self.state(status, Some(pid)).to_string();
         hooks.iter().try_for_each(|hook| run_one(point, hook, &state))
     }
 
@@ -130,7 +131,7 @@ impl HookSubject {
         if hooks.is_empty() {
             return;
         }
-        let state = self.state(Status::Stopped, None);
+        let state = self.state(Status::Stopped, None).to_string();
         for hook in hooks {
             if let Err(error) = run_one(HookPoint::Poststop, hook, &state) {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);

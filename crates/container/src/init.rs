@@ -11,7 +11,9 @@ use crate::channel::Channel;
 use crate::error::Context;
 use crate::hooks::HookPoint;
 use crate::plan::Plan;
+use crate::rootfs::Trees;
 use crate::scheduling::{MemoryPolicy, Personality};
+use crate::seccomp::{Filter, Moment};
 use crate::spawn::{Joined, join_all};
 use crate::{barrier, ids, namespaces, network, proc, program, rootfs, terminal};
 
@@ -21,6 +23,7 @@ pub(crate) struct Inherited {
     pub fifo: OwnedFd,
     pub joined: Joined,
     pub entrances: Entrances,
+    pub trees: Trees,
 }
 
 /// Sets up the container, waits for `start` and becomes the program. Never returns.
@@ -57,6 +60,7 @@ fn close_others(plan: &Plan<'_>, inherited: &Inherited) {
     let keep = keep
         .chain(joined)
         .chain(inherited.entrances.descriptors())
+        .chain(inherited.trees.descriptors())
         .chain(stdio.chain(console).map(AsRawFd::as_raw_fd))
         .collect();
     program::close_all_but(keep, plan.options.preserve_fds);
@@ -88,7 +92,9 @@ fn set_up(plan: &mut Plan<'_>, inherited: &mut Inherited) -> Result<std::ffi::CS
         network::loopback_up()?;
     }
     set_names(plan)?;
-    let root = plan.root.assemble(&plan.cgroup, plan.may_mknod)?;
+    let trees = std::mem::take(&mut inherited.trees);
+    let root = plan.root.assemble(&plan.cgroup, &trees, plan.may_mknod)?;
+    drop(trees);
     plan.run_hooks(HookPoint::CreateContainer, Status::Creating, pid)?;
     write_kernel_settings(plan)?;
     plan.root.enter(&root, plan.options.no_pivot)?;
@@ -105,23 +111,21 @@ fn set_up(plan: &mut Plan<'_>, inherited: &mut Inherited) -> Result<std::ffi::CS
     program::close_on_exec(plan.options.preserve_fds)?;
     plan.program.look_home_up(plan.process.user().uid())?;
     plan.program.enter_cwd()?;
-    // A filter without no_new_privs takes privilege to load; with it, it can and should come last.
-    let filter_needs_privilege = plan.process.no_new_privileges() != Some(true);
-    if let Some(filter) = plan.filter.as_ref().filter(|_| filter_needs_privilege) {
-        filter.load()?;
+    if let Some(filter) = plan.filter_at(Moment::Privileged) {
+        filter.install(&mut inherited.channel)?;
     }
     plan.credentials.apply()?;
-    plan.program.find()
+    let path = plan.program.find()?;
+    if let Some(filter) = plan.filter_at(Moment::Attended) {
+        filter.install(&mut inherited.channel)?;
+    }
+    Ok(path)
 }
 
 /// What is left to do after `start`.
 fn begin(plan: &Plan<'_>) -> Result<()> {
     plan.run_hooks(HookPoint::StartContainer, Status::Created, std::process::id())?;
-    let filter_needs_privilege = plan.process.no_new_privileges() != Some(true);
-    match plan.filter.as_ref().filter(|_| !filter_needs_privilege) {
-        Some(filter) => filter.load(),
-        None => Ok(()),
-    }
+    plan.filter_at(Moment::Last).map_or(Ok(()), Filter::install_unattended)
 }
 
 /// The runtime's own memory and descriptors are nobody's business (CVE-2019-5736).

@@ -13,6 +13,7 @@ mod container;
 mod credentials;
 mod error;
 mod exec;
+pub mod features;
 mod hooks;
 mod ids;
 mod init;
@@ -24,11 +25,13 @@ mod plan;
 mod proc;
 mod program;
 mod resources;
+mod rights;
 mod rootfs;
 mod scheduling;
 mod seccomp;
 mod spawn;
 mod terminal;
+mod user_namespace;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -46,6 +49,7 @@ pub use network::loopback_up;
 pub use own_program::execute_sealed;
 pub use plan::{Plan, Resources};
 pub use resources::OomWatch;
+pub use rootfs::map_mount;
 pub use terminal::receive as receive_terminal;
 
 /// What the engine needs to create a container.

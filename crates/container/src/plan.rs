@@ -18,7 +18,7 @@ use crate::namespaces::Namespaces;
 use crate::program::Program;
 use crate::rootfs::RootPlan;
 use crate::scheduling::{Affinity, MemoryPolicy, Personality, Scheduling};
-use crate::seccomp::Filter;
+use crate::seccomp::{Filter, Moment, Watched};
 use crate::spawn::spawn;
 use crate::{CreateOptions, Init, barrier, init, proc};
 
@@ -181,6 +181,7 @@ impl<'a> Plan<'a> {
         self.cgroup.create(&self.limits)?;
         let fifo = barrier::make(&self.resources.runtime_dir)?;
         let mut joined = self.namespaces.open_joined()?;
+        let trees = self.root.open()?;
         let (channel, theirs) = Channel::pair()?;
         let target = self.cgroup.clone_target()?;
         let entrances = self.cgroup.entrances()?;
@@ -193,11 +194,12 @@ impl<'a> Plan<'a> {
         let pid = match side {
             Side::Child => {
                 drop(channel);
-                init::run(self, init::Inherited { channel: theirs, fifo, joined, entrances })
+                let channel = theirs;
+                init::run(self, init::Inherited { channel, fifo, joined, entrances, trees })
             }
             Side::Parent { pid } => pid,
         };
-        drop((theirs, entrances, own_time_namespace));
+        drop((theirs, entrances, trees, own_time_namespace));
         let mut child = Child::new(pid);
         let process = Init::of(pid)?;
         self.supervise(channel, pid)?;
@@ -240,7 +242,17 @@ impl<'a> Plan<'a> {
             self.run_hooks(HookPoint::CreateRuntime, Status::Creating, pid)?;
         }
         channel.go(pid)?;
+        if let Some(agent) = self.filter.as_ref().and_then(Filter::agent) {
+            let (subject, status) = (&self.subject, Status::Creating);
+            agent.introduce(&mut channel, &Watched { subject, status, init: pid, pid })?;
+        }
         channel.wait().map(drop)
+    }
+
+    /// The filter, if this is when it is to be installed.
+    pub(crate) fn filter_at(&self, moment: Moment) -> Option<&Filter> {
+        let no_new_privileges = self.process.no_new_privileges() == Some(true);
+        self.filter.as_ref().filter(|filter| filter.moment(no_new_privileges) == moment)
     }
 
     /// Whether hooks run before init sets anything up.

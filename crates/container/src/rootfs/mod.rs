@@ -1,10 +1,13 @@
 //! A container's view of the file system: assembled in its own mount namespace, then made its root.
 
 mod devices;
+mod file_system;
+mod id_mapped;
 mod masks;
 pub(crate) mod mount_attr;
 pub(crate) mod mounts;
 pub(crate) mod options;
+mod propagation;
 pub(crate) mod resolve;
 
 use std::path::{Path, PathBuf};
@@ -16,8 +19,12 @@ use rustix::mount::UnmountFlags;
 use crate::cgroups::Cgroup;
 use crate::error::{Context, invalid};
 use devices::Device;
+use id_mapped::IdMappedMounts;
+pub(crate) use id_mapped::Trees;
+pub use id_mapped::map_mount;
 use mounts::{Kind, PlannedMount, clone_tree, move_to};
 use options::{Attributes, Bind, attr};
+use propagation::Propagation;
 use resolve::Root;
 
 /// What a container's file system is to be.
@@ -25,8 +32,9 @@ use resolve::Root;
 pub(crate) struct RootPlan<'a> {
     path: PathBuf,
     read_only: bool,
-    propagation: Option<&'a str>,
+    propagation: Propagation,
     mounts: Vec<PlannedMount<'a>>,
+    id_mapped: IdMappedMounts,
     devices: Vec<Device>,
     masked: &'a [String],
     protected: &'a [String],
@@ -46,7 +54,8 @@ impl<'a> RootPlan<'a> {
         Ok(Self {
             path: root.path().clone(),
             read_only: root.readonly().unwrap_or(false),
-            propagation: linux.and_then(|l| l.rootfs_propagation().as_deref()),
+            propagation: Propagation::parse(linux.and_then(|l| l.rootfs_propagation().as_deref()))?,
+            id_mapped: IdMappedMounts::new(spec, &mounts)?,
             mounts,
             devices: devices::plan(spec)?,
             masked: linux.and_then(|l| l.masked_paths().as_deref()).unwrap_or_default(),
@@ -55,20 +64,28 @@ impl<'a> RootPlan<'a> {
         })
     }
 
-    /// Assembles the tree at the root's path. The caller is in the container's new mount
-    /// namespace.
-    pub(crate) fn assemble(&self, cgroup: &Cgroup, may_mknod: bool) -> Result<Root> {
-        mounts::set_root_propagation(self.propagation)?;
+    /// Opens what only the creating process can open.
+    pub(crate) fn open(&self) -> Result<Trees> {
+        self.id_mapped.open()
+    }
+
+    /// Assembles the tree at the root's path, with what [`RootPlan::open`] has opened. The caller
+    /// is in the container's new mount namespace.
+    pub(crate) fn assemble(&self, cgroup: &Cgroup, trees: &Trees, may_mknod: bool) -> Result<Root> {
+        self.propagation.prepare(&self.path)?;
         // pivot_root(2) wants a mount, and its parent must not be shared.
         let tree = clone_tree(&self.path, Bind::Recursive)?;
         let below = Root::open(&self.path)?;
         move_to(&tree, &below).context(|| format!("mount the root {}", self.path.display()))?;
         let root = Root::open(&self.path)?;
-        for mount in &self.mounts {
-            match mount.kind {
-                Kind::Cgroup => cgroup.mount(&root, mount)?,
-                _ => mount.make(&root)?,
+        self.propagation.begin(&root)?;
+        for (index, mount) in self.mounts.iter().enumerate() {
+            match (&mount.kind, trees.get(index)) {
+                (Kind::Cgroup, _) => cgroup.mount(&root, mount),
+                (_, Some(tree)) => mount.attach_tree(&root, tree),
+                _ => mount.make(&root),
             }
+            .context(|| format!("mounts[{index}]"))?;
         }
         if !self.host_dev {
             for device in &self.devices {
@@ -99,7 +116,8 @@ impl<'a> RootPlan<'a> {
             rustix::mount::unmount(".", UnmountFlags::DETACH)
                 .context(|| "detach the old root".into())?;
         }
-        rustix::process::chdir("/").context(|| "enter the new root".into())
+        rustix::process::chdir("/").context(|| "enter the new root".into())?;
+        self.propagation.end()
     }
 
     /// Takes away what the container must not see or change. Runs in the new root.

@@ -7,6 +7,7 @@ use super::options::Attributes;
 
 /// linux/mount.h, `struct mount_attr`.
 #[repr(C)]
+#[derive(Default)]
 struct MountAttr {
     set: u64,
     clear: u64,
@@ -17,9 +18,33 @@ struct MountAttr {
 /// Changes the attributes of the mount that `mount` refers to, and of those below it if
 /// `recursive`.
 pub(crate) fn set(mount: BorrowedFd<'_>, change: Attributes, recursive: bool) -> io::Result<()> {
+    let change = MountAttr { set: change.set, clear: change.clear, ..MountAttr::default() };
+    call(mount, &change, recursive)
+}
+
+/// Has the mount, which must be attached nowhere yet, show other owners than its files have: ids
+/// of `user_namespace`, as the host's that they are mapped to.
+pub(crate) fn map_ids(
+    mount: BorrowedFd<'_>,
+    user_namespace: BorrowedFd<'_>,
+    recursive: bool,
+) -> io::Result<()> {
+    let change = MountAttr {
+        set: libc::MOUNT_ATTR_IDMAP,
+        user_namespace: user_namespace.as_raw_fd() as u64,
+        ..MountAttr::default()
+    };
+    call(mount, &change, recursive)
+}
+
+/// Has the mount and those below it receive what is mounted at the places they were copied from,
+/// and nothing go back there.
+pub(crate) fn follow(mount: BorrowedFd<'_>) -> io::Result<()> {
+    call(mount, &MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() }, true)
+}
+
+fn call(mount: BorrowedFd<'_>, attributes: &MountAttr, recursive: bool) -> io::Result<()> {
     const AT_RECURSIVE: libc::c_uint = 0x8000;
-    let attributes =
-        MountAttr { set: change.set, clear: change.clear, propagation: 0, user_namespace: 0 };
     let flags = libc::AT_EMPTY_PATH as libc::c_uint | if recursive { AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty C string, and the kernel reads `size_of::<MountAttr>()` bytes
     // of `attributes`, which outlives the call.
@@ -29,7 +54,7 @@ pub(crate) fn set(mount: BorrowedFd<'_>, change: Attributes, recursive: bool) ->
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            std::ptr::from_ref(&attributes),
+            std::ptr::from_ref(attributes),
             size_of::<MountAttr>(),
         )
     };

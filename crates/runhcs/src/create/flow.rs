@@ -1,13 +1,14 @@
 //! The creation flow: one function, read from top to bottom. Each step is undone if a later one
 //! fails, and state is written before the resource that it describes exists.
 
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Spec;
 use runhcs_compute::{ComputeSystem, ContainerId};
-use runhcs_container::{Container, CreateOptions, Init, Plan};
+use runhcs_container::{Container, CreateOptions, Init, Plan, map_mount};
 use runhcs_spec::{Bundle, VmOptions};
 use runhcs_state::{Locked, NamespaceConfig, ProcessHandle, RECORD_VERSION, Record};
 use runhcs_uvm::{Launch, Vm, VmContainer};
@@ -256,7 +257,11 @@ fn create_in_vm(
     let guest_pid = flow.step_with_undo(
         "container",
         move || Ok(undo.delete()?),
-        || Ok(vm.create_container(&args.id, &spec.0)?),
+        || {
+            // The guest can't map ids of files that it has from this host, so this host does.
+            let map = |index, tree: BorrowedFd<'_>| map_mount(&bundle.spec, index, tree);
+            Ok(vm.create_container(&args.id, &spec.0, &map)?)
+        },
     )?;
     let target = shim::Target {
         vm: entry_vm_directory(globals, record, entry)?,
