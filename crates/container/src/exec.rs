@@ -11,6 +11,7 @@ use crate::clone::Side;
 use crate::container::Container;
 use crate::credentials::Credentials;
 use crate::error::{Context, invalid};
+use crate::labels::Labels;
 use crate::plan::{Child, expect};
 use crate::program::{self, Program};
 use crate::scheduling::{Affinity, Personality, Scheduling};
@@ -60,6 +61,7 @@ impl Container {
             ));
         }
         let credentials = Credentials::new(options.process)?;
+        let labels = Labels::new(options.process)?;
         let scheduling = Scheduling::new(options.process)?;
         let of_init =
             spec.process().as_ref().and_then(|process| process.exec_cpu_affinity().as_ref());
@@ -85,6 +87,7 @@ impl Container {
         let entrances = cgroup.entrances()?;
         let mut preparation = Preparation {
             credentials,
+            labels,
             scheduling,
             affinity,
             personality,
@@ -124,6 +127,7 @@ impl Container {
 
 struct Preparation<'a> {
     credentials: Credentials<'a>,
+    labels: Labels<'a>,
     scheduling: Scheduling,
     affinity: Affinity,
     personality: Option<Personality>,
@@ -175,7 +179,8 @@ impl Preparation<'_> {
             self.credentials.may_set_groups = ids::may_set_groups();
         }
         rustix::process::setsid().context(|| "start a session".into())?;
-        program::new_session_keyring()?;
+        self.labels.with_keys(program::new_session_keyring)?;
+        self.labels.apply()?;
         match (options.console_socket.take(), options.stdio.take()) {
             (Some(console), _) => terminal::set_up(options.process, &console).map(drop)?,
             (None, Some(stdio)) => terminal::install([&stdio.stdin, &stdio.stdout, &stdio.stderr])?,

@@ -2,7 +2,6 @@
 //! is in the order in which the kernel allows it; read it from top to bottom.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
 
 use runhcs_compute::{Error, Result, Status};
 
@@ -15,7 +14,7 @@ use crate::rootfs::Trees;
 use crate::scheduling::{MemoryPolicy, Personality};
 use crate::seccomp::{Filter, Moment};
 use crate::spawn::{Joined, join_all};
-use crate::{barrier, ids, namespaces, network, proc, program, rootfs, terminal};
+use crate::{barrier, ids, namespaces, network, program, rootfs, terminal};
 
 /// What init inherits from the creating process.
 pub(crate) struct Inherited {
@@ -96,12 +95,14 @@ fn set_up(plan: &mut Plan<'_>, inherited: &mut Inherited) -> Result<std::ffi::CS
     let root = plan.root.assemble(&plan.cgroup, &trees, plan.may_mknod)?;
     drop(trees);
     plan.run_hooks(HookPoint::CreateContainer, Status::Creating, pid)?;
-    write_kernel_settings(plan)?;
+    // By way of procfs, which is still the caller's own.
+    plan.sysctls.write()?;
+    if !plan.options.no_new_keyring {
+        plan.labels.with_keys(program::new_session_keyring)?;
+    }
+    plan.labels.apply()?;
     plan.root.enter(&root, plan.options.no_pivot)?;
     drop(root);
-    if !plan.options.no_new_keyring {
-        program::new_session_keyring()?;
-    }
     set_up_stdio(plan)?;
     plan.root.protect()?;
     plan.credentials.apply_limits()?;
@@ -152,16 +153,6 @@ fn set_names(plan: &Plan<'_>) -> Result<()> {
     if let Some(name) = spec.domainname().as_deref().filter(|name| !name.is_empty()) {
         rustix::system::setdomainname(name.as_bytes())
             .context(|| format!("set the domain name to {name:?}"))?;
-    }
-    Ok(())
-}
-
-/// Settings by way of procfs, which is still the caller's own.
-fn write_kernel_settings(plan: &Plan<'_>) -> Result<()> {
-    let linux = plan.options.spec.linux().as_ref();
-    for (name, value) in linux.and_then(|linux| linux.sysctl().as_ref()).into_iter().flatten() {
-        let path = Path::new("sys").join(name.replace('.', "/"));
-        proc::write(&path, value)?;
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ pub mod features;
 mod hooks;
 mod ids;
 mod init;
+mod labels;
 mod namespaces;
 mod network;
 mod own_program;
@@ -30,6 +31,7 @@ mod rootfs;
 mod scheduling;
 mod seccomp;
 mod spawn;
+mod sysctls;
 mod terminal;
 mod user_namespace;
 

@@ -14,12 +14,14 @@ use crate::credentials::Credentials;
 use crate::error::{Context, invalid};
 use crate::hooks::{HookPoint, HookSubject};
 use crate::ids::{self, IdMaps};
+use crate::labels::Labels;
 use crate::namespaces::Namespaces;
 use crate::program::Program;
 use crate::rootfs::RootPlan;
 use crate::scheduling::{Affinity, MemoryPolicy, Personality, Scheduling};
 use crate::seccomp::{Filter, Moment, Watched};
 use crate::spawn::spawn;
+use crate::sysctls::Sysctls;
 use crate::{CreateOptions, Init, barrier, init, proc};
 
 /// All that a container can leave in the system, known before any of it exists.
@@ -56,6 +58,8 @@ pub struct Plan<'a> {
     pub(crate) credentials: Credentials<'a>,
     pub(crate) filter: Option<Filter>,
     pub(crate) program: Program,
+    pub(crate) labels: Labels<'a>,
+    pub(crate) sysctls: Sysctls,
     pub(crate) scheduling: Scheduling,
     pub(crate) personality: Option<Personality>,
     pub(crate) memory_policy: Option<MemoryPolicy>,
@@ -75,14 +79,6 @@ impl<'a> Plan<'a> {
         for (field, given) in [
             ("linux.intelRdt", linux.intel_rdt().is_some()),
             ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty())),
-            ("linux.mountLabel", linux.mount_label().as_deref().is_some_and(|l| !l.is_empty())),
-            (
-                "process.apparmorProfile",
-                process
-                    .apparmor_profile()
-                    .as_deref()
-                    .is_some_and(|p| !p.is_empty() && p != "unconfined"),
-            ),
         ] {
             if given {
                 return Err(invalid(field, "is not supported yet"));
@@ -139,6 +135,8 @@ impl<'a> Plan<'a> {
             limits,
             filter: linux.seccomp().as_ref().map(Filter::new).transpose()?,
             program: Program::new(process, options.preserve_fds)?,
+            labels: Labels::new(process)?,
+            sysctls: Sysctls::new(spec, &namespaces)?,
             scheduling: Scheduling::new(process)?,
             personality: linux.personality().as_ref().map(Personality::new).transpose()?,
             memory_policy: linux.memory_policy().as_ref().map(MemoryPolicy::new).transpose()?,

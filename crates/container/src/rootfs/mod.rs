@@ -18,6 +18,7 @@ use rustix::mount::UnmountFlags;
 
 use crate::cgroups::Cgroup;
 use crate::error::{Context, invalid};
+use crate::labels;
 use devices::Device;
 use id_mapped::IdMappedMounts;
 pub(crate) use id_mapped::Trees;
@@ -47,7 +48,11 @@ impl<'a> RootPlan<'a> {
         let root = spec.root().as_ref().ok_or_else(|| invalid("root", "is missing"))?;
         let linux = spec.linux().as_ref();
         let mounts = spec.mounts().iter().flatten().enumerate();
-        let mounts: Vec<_> = mounts.map(|(i, m)| PlannedMount::new(i, m)).collect::<Result<_>>()?;
+        let mut mounts: Vec<_> =
+            mounts.map(|(i, m)| PlannedMount::new(i, m)).collect::<Result<_>>()?;
+        if let Some(label) = labels::of_mounts(linux)? {
+            mounts.iter_mut().for_each(|mount| mount.label(label));
+        }
         let host_dev = mounts.iter().any(|mount| {
             mount.destination == Path::new("/dev") && matches!(mount.kind, Kind::Bind { .. })
         });

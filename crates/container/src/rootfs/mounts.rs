@@ -14,6 +14,7 @@ use super::mount_attr;
 use super::options::{Attributes, Bind, MountOptions, attr};
 use super::resolve::Root;
 use crate::error::{Context, invalid};
+use crate::labels;
 
 /// A mount of the configuration, parsed.
 #[derive(Debug)]
@@ -62,6 +63,15 @@ impl<'a> PlannedMount<'a> {
             }
         };
         Ok(Self { destination: mount.destination(), kind, options })
+    }
+
+    /// Gives the files of a new file system an SELinux context.
+    pub(crate) fn label(&mut self, label: &str) {
+        if let Kind::FileSystem { name, .. } = self.kind
+            && labels::takes_context(name)
+        {
+            self.options.data.push(format!("context={label}"));
+        }
     }
 
     /// Makes the mount in `root`.
