@@ -9,7 +9,6 @@ use runhcs_protocol::shim::BindMount;
 use rustix::fs::{CWD, FileType};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
-use crate::connection::MAX_DESCRIPTORS;
 use crate::mount_points::MountPoints;
 
 /// Changes the detached mount of `mounts[index]`'s source before it is shared with a VM.
@@ -59,13 +58,6 @@ pub fn open(spec: &Spec, prepare: &Prepare<'_>) -> Result<Trees> {
         let alone = !recursive || !points.any_below(&resolved(source)?);
         trees.mounts.push(tree);
         trees.binds.push(BindMount { index, alone });
-    }
-    if trees.mounts.len() > MAX_DESCRIPTORS {
-        return Err(Error::Unsupported(format!(
-            "a container in a virtual machine can have {} bind mounts; this one has {}",
-            MAX_DESCRIPTORS - 1,
-            trees.binds.len()
-        )));
     }
     Ok(trees)
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 use runhcs_compute::{Error, Result};
+use rustix::mount::MountPropagationFlags;
 
 use super::mount_attr;
 use super::mounts::{Kind, PlannedMount, clone_tree};
@@ -83,7 +84,8 @@ impl IdMappedMounts {
         let open = |mount: &IdMapped| {
             let tree = clone_tree(&mount.source, mount.bind)?;
             mount.mapping.apply(mount.index, tree.as_fd())?;
-            mount_attr::follow(tree.as_fd())
+            let following = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+            mount_attr::set_propagation(tree.as_fd(), following)
                 .context(|| format!("set the propagation of {}", mount.source.display()))?;
             Ok((mount.index, tree))
         };

@@ -10,10 +10,12 @@ pub(crate) mod options;
 mod propagation;
 pub(crate) mod resolve;
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 use runhcs_compute::Result;
+use rustix::fs::Mode;
 use rustix::mount::UnmountFlags;
 
 use crate::cgroups::Cgroup;
@@ -23,7 +25,7 @@ use devices::Device;
 use id_mapped::IdMappedMounts;
 pub(crate) use id_mapped::Trees;
 pub use id_mapped::map_mount;
-use mounts::{Kind, PlannedMount, clone_tree, move_to};
+use mounts::{Kernel, Kind, PlannedMount, clone_tree, move_to};
 use options::{Attributes, Bind, attr};
 use propagation::Propagation;
 use resolve::Root;
@@ -69,6 +71,11 @@ impl<'a> RootPlan<'a> {
         })
     }
 
+    /// Where it is assembled.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Opens what only the creating process can open.
     pub(crate) fn open(&self) -> Result<Trees> {
         self.id_mapped.open()
@@ -76,34 +83,51 @@ impl<'a> RootPlan<'a> {
 
     /// Assembles the tree at the root's path, with what [`RootPlan::open`] has opened. The caller
     /// is in the container's new mount namespace.
-    pub(crate) fn assemble(&self, cgroup: &Cgroup, trees: &Trees, may_mknod: bool) -> Result<Root> {
+    pub(crate) fn assemble(
+        &self,
+        cgroup: &Cgroup,
+        trees: &Trees,
+        may_mknod: bool,
+    ) -> Result<Assembled> {
         self.propagation.prepare(&self.path)?;
         // pivot_root(2) wants a mount, and its parent must not be shared.
         let tree = clone_tree(&self.path, Bind::Recursive)?;
         let below = Root::open(&self.path)?;
         move_to(&tree, &below).context(|| format!("mount the root {}", self.path.display()))?;
-        let root = Root::open(&self.path)?;
+        let root = Root::from(tree);
         self.propagation.begin(&root)?;
+        let mut kernel = Vec::new();
+        let mut read_only_later = Vec::new();
         for (index, mount) in self.mounts.iter().enumerate() {
-            match (&mount.kind, trees.get(index)) {
-                (Kind::Cgroup, _) => cgroup.mount(&root, mount),
-                (_, Some(tree)) => mount.attach_tree(&root, tree),
-                _ => mount.make(&root),
+            let made = match (&mount.kind, trees.get(index)) {
+                (Kind::Cgroup, _) => cgroup.mount(&root, mount).map(|()| None),
+                (_, Some(tree)) => mount.attach_tree(&root, tree).map(|()| None),
+                _ => mount.make(&root).map(Some),
+            };
+            let Some(made) = made.context(|| format!("mounts[{index}]"))? else { continue };
+            let of = Kernel::of(&made);
+            if of.context(|| format!("look at {}", mount.destination.display()))?.is_some() {
+                kernel.push((mount.destination.to_owned(), Root::from(made)));
+            } else if mount.is_read_only_later() {
+                read_only_later.push((mount.destination.to_owned(), made));
             }
-            .context(|| format!("mounts[{index}]"))?;
         }
         if !self.host_dev {
+            // So that devices have the very mode they are to have.
+            let umask = rustix::process::umask(Mode::empty());
             for device in &self.devices {
                 device.make(&root, may_mknod)?;
             }
+            rustix::process::umask(umask);
             devices::link(&root)?;
         }
-        Ok(root)
+        Ok(Assembled { root, kernel, read_only_later })
     }
 
     /// Makes the assembled tree the process's root and lets go of the old one.
-    pub(crate) fn enter(&self, root: &Root, no_pivot: bool) -> Result<()> {
-        rustix::process::fchdir(root).context(|| format!("enter {}", self.path.display()))?;
+    pub(crate) fn enter(&self, assembled: &Assembled, no_pivot: bool) -> Result<()> {
+        rustix::process::fchdir(&assembled.root)
+            .context(|| format!("enter {}", self.path.display()))?;
         if no_pivot {
             rustix::mount::mount_move(".", "/").context(|| "move the root to /".into())?;
             rustix::process::chroot(".").context(|| "chroot".into())?;
@@ -126,19 +150,50 @@ impl<'a> RootPlan<'a> {
     }
 
     /// Takes away what the container must not see or change. Runs in the new root.
-    pub(crate) fn protect(&self) -> Result<()> {
-        let root = Root::open(Path::new("/"))?;
+    pub(crate) fn protect(&self, assembled: &Assembled) -> Result<()> {
         if !self.masked.is_empty() {
-            let null = masks::null_device(&root)?;
-            masks::mask(&root, self.masked, &null)?;
+            let null = masks::null_device(&assembled.root)?;
+            masks::mask(assembled, self.masked, &null)?;
         }
-        masks::make_read_only(&root, self.protected)?;
+        masks::make_read_only(assembled, self.protected)?;
+        for (destination, mount) in &assembled.read_only_later {
+            let change = Attributes { set: attr::RDONLY, clear: 0 };
+            mount_attr::set(mount.as_fd(), change, false)
+                .context(|| format!("make {} read-only", destination.display()))?;
+        }
         if self.read_only {
             let change = Attributes { set: attr::RDONLY, clear: 0 };
-            mount_attr::set(std::os::fd::AsFd::as_fd(&root), change, false)
+            mount_attr::set(assembled.root.as_fd(), change, false)
                 .context(|| "make the root read-only".into())?;
         }
         Ok(())
+    }
+}
+
+/// A tree that was assembled.
+#[derive(Debug)]
+pub(crate) struct Assembled {
+    root: Root,
+    /// The mounts of procfs and sysfs, with their places.
+    kernel: Vec<(PathBuf, Root)>,
+    /// The mounts that get things put into them before they are made read-only, with their places.
+    read_only_later: Vec<(PathBuf, OwnedFd)>,
+}
+
+impl Assembled {
+    /// What is at `path`; `None` if nothing is.
+    ///
+    /// What lies in procfs or sysfs is looked up in the mount itself: who can rename directories
+    /// of the image meanwhile, as a container with the same image can, could otherwise have
+    /// another directory in the mount's place for just as long.
+    fn find(&self, path: &Path) -> Result<Option<OwnedFd>> {
+        // Of several mounts at one place the last is the one that is seen.
+        for (place, mount) in self.kernel.iter().rev() {
+            if let Ok(below) = path.strip_prefix(place) {
+                return mount.find(&Path::new("/").join(below));
+            }
+        }
+        self.root.find(path)
     }
 }
 
@@ -150,8 +205,10 @@ pub(crate) fn set_attributes(
     mount_attr::set(mount, attributes, false)
 }
 
-/// Mounts the terminal over the container's `/dev/console`.
-pub(crate) fn bind_console(slave: &Path) -> Result<()> {
+/// Mounts a terminal over the container's `/dev/console`. A link of the image's there could have
+/// it mounted over something that is to be protected (CVE-2025-52565).
+pub(crate) fn bind_console(slave: &OwnedFd) -> Result<()> {
     let root = Root::open(Path::new("/"))?;
-    masks::bind_over(slave, &root.file(Path::new("/dev/console"))?)
+    masks::bind_over(slave, &root.plain_file(Path::new("/dev/console"))?)
+        .context(|| "mount the terminal over /dev/console".into())
 }

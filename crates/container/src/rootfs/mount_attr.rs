@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use rustix::mount::MountPropagationFlags;
+
 use super::options::Attributes;
 
 /// linux/mount.h, `struct mount_attr`.
@@ -37,10 +39,15 @@ pub(crate) fn map_ids(
     call(mount, &change, recursive)
 }
 
-/// Has the mount and those below it receive what is mounted at the places they were copied from,
-/// and nothing go back there.
-pub(crate) fn follow(mount: BorrowedFd<'_>) -> io::Result<()> {
-    call(mount, &MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() }, true)
+/// Sets the propagation of the mount that `mount` refers to, and of those below it if the flags
+/// say so.
+pub(crate) fn set_propagation(
+    mount: BorrowedFd<'_>,
+    flags: MountPropagationFlags,
+) -> io::Result<()> {
+    let kind = u64::from((flags - MountPropagationFlags::REC).bits());
+    let change = MountAttr { propagation: kind, ..MountAttr::default() };
+    call(mount, &change, flags.contains(MountPropagationFlags::REC))
 }
 
 fn call(mount: BorrowedFd<'_>, attributes: &MountAttr, recursive: bool) -> io::Result<()> {
