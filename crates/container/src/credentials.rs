@@ -38,14 +38,6 @@ impl<'a> Credentials<'a> {
                 Rlimit { current: value(limit.soft()), maximum: value(limit.hard()) },
             ));
         }
-        for (field, given) in [(
-            "process.selinuxLabel",
-            process.selinux_label().as_deref().is_some_and(|l| !l.is_empty()),
-        )] {
-            if given {
-                return Err(invalid(field, "is not supported yet"));
-            }
-        }
         Ok(Self { process, capabilities, limits, may_set_groups: true })
     }
 

@@ -11,10 +11,11 @@ use crate::clone::Side;
 use crate::container::Container;
 use crate::credentials::Credentials;
 use crate::error::{Context, invalid};
+use crate::labels::Labels;
 use crate::plan::{Child, expect};
 use crate::program::{self, Program};
 use crate::scheduling::{Affinity, Personality, Scheduling};
-use crate::seccomp::Filter;
+use crate::seccomp::{Filter, Moment, Watched};
 use crate::spawn::{Joined, Kept, join_all, spawn};
 use crate::{InheritedFds, Init, Stdio, ids, namespaces, proc, terminal};
 
@@ -68,6 +69,7 @@ impl Container {
             ));
         }
         let credentials = Credentials::new(options.process)?;
+        let labels = Labels::new(options.process)?;
         let scheduling = Scheduling::new(options.process)?;
         let of_init =
             spec.process().as_ref().and_then(|process| process.exec_cpu_affinity().as_ref());
@@ -92,6 +94,7 @@ impl Container {
         let WayIn { target, entrances } = cgroup.way_in(&options.cgroup, &init)?;
         let mut preparation = Preparation {
             credentials,
+            labels,
             scheduling,
             affinity,
             personality,
@@ -119,11 +122,16 @@ impl Container {
             }
             Side::Parent { pid } => pid,
         };
-        drop((theirs, preparation));
         let mut child = Child::new(pid);
+        let agent = preparation.filter.as_ref().and_then(Filter::agent).cloned();
+        drop((theirs, preparation));
         let process = Init::of(pid)?;
         self.cgroup().attach(pid, &options.cgroup)?;
         channel.go(pid)?;
+        if let Some(agent) = agent {
+            let (subject, status) = (&self.resources.subject, Status::Running);
+            agent.introduce(&mut channel, &Watched { subject, status, init: init.pid, pid })?;
+        }
         channel.wait_closed()?;
         child.keep();
         Ok(process)
@@ -132,6 +140,7 @@ impl Container {
 
 struct Preparation<'a> {
     credentials: Credentials<'a>,
+    labels: Labels<'a>,
     scheduling: Scheduling,
     affinity: Affinity,
     personality: Option<Personality>,
@@ -183,7 +192,8 @@ impl Preparation<'_> {
             self.credentials.may_set_groups = ids::may_set_groups();
         }
         rustix::process::setsid().context(|| "start a session".into())?;
-        program::new_session_keyring()?;
+        self.labels.with_keys(program::new_session_keyring)?;
+        self.labels.apply()?;
         match (options.console_socket.take(), options.stdio.take()) {
             (Some(console), _) => terminal::set_up(options.process, &console).map(drop)?,
             (None, Some(stdio)) => terminal::install([&stdio.stdin, &stdio.stdout, &stdio.stderr])?,
@@ -196,13 +206,14 @@ impl Preparation<'_> {
         self.program.look_home_up(options.process.user().uid())?;
         self.program.enter_cwd()?;
         let no_new_privileges = options.process.no_new_privileges() == Some(true);
-        if let Some(filter) = self.filter.as_ref().filter(|_| !no_new_privileges) {
-            filter.load()?;
+        let privileged = |filter: &&Filter| filter.moment(no_new_privileges) == Moment::Privileged;
+        if let Some(filter) = self.filter.as_ref().filter(privileged) {
+            filter.install(channel)?;
         }
         self.credentials.apply()?;
         let path = self.program.find()?;
-        if let Some(filter) = self.filter.as_ref().filter(|_| no_new_privileges) {
-            filter.load()?;
+        if let Some(filter) = self.filter.as_ref().filter(|filter| !privileged(filter)) {
+            filter.install(channel)?;
         }
         Ok(path)
     }

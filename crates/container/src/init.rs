@@ -2,7 +2,6 @@
 //! is in the order in which the kernel allows it; read it from top to bottom.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
 
 use runhcs_compute::{Error, Result, Status};
 
@@ -12,15 +11,18 @@ use crate::error::Context;
 use crate::hooks::HookPoint;
 use crate::plan::Plan;
 use crate::proc::OwnDescriptors;
+use crate::rootfs::Trees;
 use crate::scheduling::{MemoryPolicy, Personality};
+use crate::seccomp::{Filter, Moment};
 use crate::spawn::{Joined, Kept, join_all};
-use crate::{barrier, ids, namespaces, network, proc, program, rootfs, terminal};
+use crate::{barrier, ids, namespaces, network, program, rootfs, terminal};
 
 /// What init inherits from the creating process.
 pub(crate) struct Inherited {
     pub channel: Channel,
     pub fifo: OwnedFd,
     pub entrances: Entrances,
+    pub trees: Trees,
 }
 
 /// Sets up the container, waits for `start` and becomes the program. Never returns.
@@ -58,6 +60,7 @@ pub(crate) fn kept(plan: &Plan<'_>, inherited: &Inherited) -> Kept {
     let own = [inherited.channel.as_raw_fd(), inherited.fifo.as_raw_fd()].into_iter();
     let own = own
         .chain(inherited.entrances.descriptors())
+        .chain(inherited.trees.descriptors())
         .chain(stdio.chain(console).map(AsRawFd::as_raw_fd));
     Kept { own: own.collect(), preserved: plan.options.inherited_fds }
 }
@@ -94,13 +97,17 @@ fn set_up(
         network::loopback_up()?;
     }
     set_names(plan)?;
-    let root = plan.root.assemble(&plan.cgroup, plan.may_mknod)?;
+    let trees = std::mem::take(&mut inherited.trees);
+    let root = plan.root.assemble(&plan.cgroup, &trees, plan.may_mknod)?;
+    drop(trees);
     plan.run_hooks(HookPoint::CreateContainer, Status::Creating, pid)?;
-    write_kernel_settings(plan)?;
-    plan.root.enter(&root, plan.options.no_pivot)?;
+    // By way of procfs, which is still the caller's own.
+    plan.sysctls.write()?;
     if !plan.options.no_new_keyring {
-        program::new_session_keyring()?;
+        plan.labels.with_keys(program::new_session_keyring)?;
     }
+    plan.labels.apply()?;
+    plan.root.enter(&root, plan.options.no_pivot)?;
     set_up_stdio(plan)?;
     plan.root.protect(&root)?;
     drop(root);
@@ -111,21 +118,20 @@ fn set_up(
     program::close_on_exec(plan.options.inherited_fds)?;
     plan.program.look_home_up(plan.process.user().uid())?;
     plan.program.enter_cwd()?;
-    // A filter without no_new_privs takes privilege to load; with it, it can and should come last.
-    let filter_needs_privilege = plan.process.no_new_privileges() != Some(true);
-    if let Some(filter) = plan.filter.as_ref().filter(|_| filter_needs_privilege) {
-        filter.load()?;
+    if let Some(filter) = plan.filter_at(Moment::Privileged) {
+        filter.install(&mut inherited.channel)?;
     }
     plan.credentials.apply()?;
-    plan.program.find()
+    let path = plan.program.find()?;
+    if let Some(filter) = plan.filter_at(Moment::Attended) {
+        filter.install(&mut inherited.channel)?;
+    }
+    Ok(path)
 }
 
 /// What is left to do after `start`.
 fn begin(plan: &Plan<'_>) -> Result<()> {
-    let filter_needs_privilege = plan.process.no_new_privileges() != Some(true);
-    if let Some(filter) = plan.filter.as_ref().filter(|_| !filter_needs_privilege) {
-        filter.load()?;
-    }
+    plan.filter_at(Moment::Last).map_or(Ok(()), Filter::install_unattended)?;
     // Programs of the image: they are filtered as its other programs are.
     plan.run_hooks(HookPoint::StartContainer, Status::Created, std::process::id())
 }
@@ -154,16 +160,6 @@ fn set_names(plan: &Plan<'_>) -> Result<()> {
     if let Some(name) = spec.domainname().as_deref().filter(|name| !name.is_empty()) {
         rustix::system::setdomainname(name.as_bytes())
             .context(|| format!("set the domain name to {name:?}"))?;
-    }
-    Ok(())
-}
-
-/// Settings by way of procfs, which is still the caller's own.
-fn write_kernel_settings(plan: &Plan<'_>) -> Result<()> {
-    let linux = plan.options.spec.linux().as_ref();
-    for (name, value) in linux.and_then(|linux| linux.sysctl().as_ref()).into_iter().flatten() {
-        let path = Path::new("sys").join(name.replace('.', "/"));
-        proc::write(&path, value)?;
     }
     Ok(())
 }

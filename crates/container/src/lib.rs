@@ -15,9 +15,11 @@ mod credentials;
 mod criu;
 mod error;
 mod exec;
+pub mod features;
 mod hooks;
 mod ids;
 mod init;
+mod labels;
 mod namespaces;
 mod network;
 mod own_program;
@@ -27,11 +29,14 @@ mod proc;
 mod process_group;
 mod program;
 mod resources;
+mod rights;
 mod rootfs;
 mod scheduling;
 mod seccomp;
 mod spawn;
+mod sysctls;
 mod terminal;
+mod user_namespace;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -51,6 +56,7 @@ pub use own_program::execute_sealed;
 pub use plan::{Plan, Resources};
 pub use process_group::ProcessGroup;
 pub use resources::OomWatch;
+pub use rootfs::map_mount;
 pub use terminal::receive as receive_terminal;
 
 /// What the engine needs to create a container.

@@ -1,19 +1,15 @@
 //! A process's terminal: made inside the container, its other side sent to whoever asked.
 
-use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::Process;
 use runhcs_compute::{Error, Result};
 use rustix::fs::{FileType, OFlags, makedev};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
-};
 use rustix::termios::Winsize;
 
 use crate::error::Context;
+use crate::rights;
 use crate::rootfs::resolve::Root;
 
 /// Makes a terminal from the container's own devpts, makes it the process's controlling terminal
@@ -70,26 +66,15 @@ pub(crate) fn install(stdio: [&OwnedFd; 3]) -> Result<()> {
 /// Receives a terminal's master that the engine, or runc, sends over a console socket.
 pub fn receive(console: impl AsFd) -> Result<OwnedFd> {
     let mut name = [0; 256];
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    recvmsg(console, &mut [IoSliceMut::new(&mut name)], &mut control, RecvFlags::CMSG_CLOEXEC)
-        .context(|| "receive the terminal".into())?;
-    let mut received = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-        _ => None,
-    });
-    let master = received.next().and_then(|mut descriptors| descriptors.next());
+    let (_, master) =
+        rights::receive(console, &mut name).context(|| "receive the terminal".into())?;
     master.ok_or_else(|| Error::failed("receive the terminal", "none came over the console socket"))
 }
 
 /// One message: the slave's name as data, the master attached (runc's console socket protocol,
 /// docs/terminals.md in its repository).
 fn send(console: &OwnedFd, master: &OwnedFd, name: &[u8]) -> Result<()> {
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let descriptors = [master.as_fd()];
-    control.push(SendAncillaryMessage::ScmRights(&descriptors));
-    sendmsg(console, &[IoSlice::new(name)], &mut control, SendFlags::NOSIGNAL)
+    rights::send(console, name, master)
         .context(|| format!("send the terminal over console socket {}", console.as_raw_fd()))?;
     Ok(())
 }

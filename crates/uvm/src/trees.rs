@@ -1,6 +1,6 @@
 //! Opening the file trees that a container brings into the VM.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::{Mount, Spec};
@@ -11,6 +11,9 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::mount_points::MountPoints;
 
+/// Changes the detached mount of `mounts[index]`'s source before it is shared with a VM.
+pub type Prepare<'a> = dyn Fn(usize, BorrowedFd<'_>) -> Result<()> + 'a;
+
 /// A container's trees: its root, then the sources of its bind mounts.
 pub struct Trees {
     /// Detached mounts.
@@ -20,11 +23,12 @@ pub struct Trees {
 }
 
 /// Opens the root file system and the sources of all bind mounts, as the caller sees them.
+/// `prepare` is given each source's tree with the mount's index before anybody else sees it.
 ///
 /// # Errors
 /// What can't be opened, or can't be had in a VM: sockets, pipes and devices, for nobody in the
 /// guest is behind them, and mounts that are to reach the host.
-pub fn open(spec: &Spec) -> Result<Trees> {
+pub fn open(spec: &Spec, prepare: &Prepare<'_>) -> Result<Trees> {
     let root = spec.root().as_ref().ok_or_else(|| {
         Error::Unsupported("a container in a virtual machine needs a root file system".to_owned())
     })?;
@@ -43,6 +47,7 @@ pub fn open(spec: &Spec) -> Result<Trees> {
         refuse_propagation_to_host(index, mount)?;
         let tree = open_one(source, recursive)?;
         refuse_endpoint(index, source, &tree)?;
+        prepare(index, tree.as_fd())?;
         let points = match &points {
             Some(points) => points,
             None => points.insert(

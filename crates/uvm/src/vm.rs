@@ -17,6 +17,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::connection::{self, Answered, Failed, MAX_DESCRIPTORS};
 use crate::signals::Caught;
+use crate::trees::Prepare;
 use crate::{Attachment, Launch, console, files, launch, trees};
 
 /// How long a shim that was asked, or killed, may take to be gone with its VM.
@@ -119,16 +120,17 @@ impl Vm {
     }
 
     /// Creates a container in the VM: opens its root file system and the sources of its bind
-    /// mounts as detached mounts and hands them to the shim, with its disks. Returns the init
-    /// process's pid in the guest's first pid namespace.
+    /// mounts as detached mounts, has `prepare` change the latter, and hands them to the shim,
+    /// with its disks. Returns the init process's pid in the guest's first pid namespace.
     pub fn create_container(
         &self,
         id: &ContainerId,
         spec: &Spec,
         disks: &[(Disk, OwnedFd)],
+        prepare: &Prepare<'_>,
     ) -> Result<u32> {
         let operation = format!("create container {id} in the virtual machine");
-        let trees = trees::open(spec)?;
+        let trees = trees::open(spec, prepare)?;
         let count = trees.mounts.len() + disks.len();
         if count > MAX_DESCRIPTORS {
             return Err(Error::Unsupported(format!(

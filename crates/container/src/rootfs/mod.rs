@@ -1,10 +1,13 @@
 //! A container's view of the file system: assembled in its own mount namespace, then made its root.
 
 mod devices;
+mod file_system;
+mod id_mapped;
 mod masks;
 pub(crate) mod mount_attr;
 pub(crate) mod mounts;
 pub(crate) mod options;
+mod propagation;
 pub(crate) mod resolve;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,9 +20,14 @@ use rustix::mount::UnmountFlags;
 
 use crate::cgroups::Cgroup;
 use crate::error::{Context, invalid};
+use crate::labels;
 use devices::Device;
+use id_mapped::IdMappedMounts;
+pub(crate) use id_mapped::Trees;
+pub use id_mapped::map_mount;
 use mounts::{Kernel, Kind, PlannedMount, clone_tree, move_to};
 use options::{Attributes, Bind, attr};
+use propagation::Propagation;
 use resolve::Root;
 
 /// What a container's file system is to be.
@@ -27,8 +35,9 @@ use resolve::Root;
 pub(crate) struct RootPlan<'a> {
     path: PathBuf,
     read_only: bool,
-    propagation: Option<&'a str>,
+    propagation: Propagation,
     mounts: Vec<PlannedMount<'a>>,
+    id_mapped: IdMappedMounts,
     devices: Vec<Device>,
     masked: &'a [String],
     protected: &'a [String],
@@ -41,14 +50,19 @@ impl<'a> RootPlan<'a> {
         let root = spec.root().as_ref().ok_or_else(|| invalid("root", "is missing"))?;
         let linux = spec.linux().as_ref();
         let mounts = spec.mounts().iter().flatten().enumerate();
-        let mounts: Vec<_> = mounts.map(|(i, m)| PlannedMount::new(i, m)).collect::<Result<_>>()?;
+        let mut mounts: Vec<_> =
+            mounts.map(|(i, m)| PlannedMount::new(i, m)).collect::<Result<_>>()?;
+        if let Some(label) = labels::of_mounts(linux)? {
+            mounts.iter_mut().for_each(|mount| mount.label(label));
+        }
         let host_dev = mounts.iter().any(|mount| {
             mount.destination == Path::new("/dev") && matches!(mount.kind, Kind::Bind { .. })
         });
         Ok(Self {
             path: root.path().clone(),
             read_only: root.readonly().unwrap_or(false),
-            propagation: linux.and_then(|l| l.rootfs_propagation().as_deref()),
+            propagation: Propagation::parse(linux.and_then(|l| l.rootfs_propagation().as_deref()))?,
+            id_mapped: IdMappedMounts::new(spec, &mounts)?,
             mounts,
             devices: devices::plan(spec)?,
             masked: linux.and_then(|l| l.masked_paths().as_deref()).unwrap_or_default(),
@@ -62,23 +76,35 @@ impl<'a> RootPlan<'a> {
         &self.path
     }
 
-    /// Assembles the tree at the root's path. The caller is in the container's new mount
-    /// namespace.
-    pub(crate) fn assemble(&self, cgroup: &Cgroup, may_mknod: bool) -> Result<Assembled> {
-        mounts::set_root_propagation(self.propagation)?;
+    /// Opens what only the creating process can open.
+    pub(crate) fn open(&self) -> Result<Trees> {
+        self.id_mapped.open()
+    }
+
+    /// Assembles the tree at the root's path, with what [`RootPlan::open`] has opened. The caller
+    /// is in the container's new mount namespace.
+    pub(crate) fn assemble(
+        &self,
+        cgroup: &Cgroup,
+        trees: &Trees,
+        may_mknod: bool,
+    ) -> Result<Assembled> {
+        self.propagation.prepare(&self.path)?;
         // pivot_root(2) wants a mount, and its parent must not be shared.
         let tree = clone_tree(&self.path, Bind::Recursive)?;
         let below = Root::open(&self.path)?;
         move_to(&tree, &below).context(|| format!("mount the root {}", self.path.display()))?;
         let root = Root::from(tree);
+        self.propagation.begin(&root)?;
         let mut kernel = Vec::new();
         let mut read_only_later = Vec::new();
-        for mount in &self.mounts {
-            if mount.kind == Kind::Cgroup {
-                cgroup.mount(&root, mount)?;
-                continue;
-            }
-            let made = mount.make(&root)?;
+        for (index, mount) in self.mounts.iter().enumerate() {
+            let made = match (&mount.kind, trees.get(index)) {
+                (Kind::Cgroup, _) => cgroup.mount(&root, mount).map(|()| None),
+                (_, Some(tree)) => mount.attach_tree(&root, tree).map(|()| None),
+                _ => mount.make(&root).map(Some),
+            };
+            let Some(made) = made.context(|| format!("mounts[{index}]"))? else { continue };
             let of = Kernel::of(&made);
             if of.context(|| format!("look at {}", mount.destination.display()))?.is_some() {
                 kernel.push((mount.destination.to_owned(), Root::from(made)));
@@ -120,7 +146,7 @@ impl<'a> RootPlan<'a> {
                 .context(|| "detach the old root".into())?;
         }
         rustix::process::chdir("/").context(|| "enter the new root".into())?;
-        mounts::finish_propagation(self.propagation)
+        self.propagation.end()
     }
 
     /// Takes away what the container must not see or change. Runs in the new root.

@@ -9,6 +9,7 @@ use super::options::Attributes;
 
 /// linux/mount.h, `struct mount_attr`.
 #[repr(C)]
+#[derive(Default)]
 struct MountAttr {
     set: u64,
     clear: u64,
@@ -19,9 +20,23 @@ struct MountAttr {
 /// Changes the attributes of the mount that `mount` refers to, and of those below it if
 /// `recursive`.
 pub(crate) fn set(mount: BorrowedFd<'_>, change: Attributes, recursive: bool) -> io::Result<()> {
-    let attributes =
-        MountAttr { set: change.set, clear: change.clear, propagation: 0, user_namespace: 0 };
-    call(mount, &attributes, recursive)
+    let change = MountAttr { set: change.set, clear: change.clear, ..MountAttr::default() };
+    call(mount, &change, recursive)
+}
+
+/// Has the mount, which must be attached nowhere yet, show other owners than its files have: ids
+/// of `user_namespace`, as the host's that they are mapped to.
+pub(crate) fn map_ids(
+    mount: BorrowedFd<'_>,
+    user_namespace: BorrowedFd<'_>,
+    recursive: bool,
+) -> io::Result<()> {
+    let change = MountAttr {
+        set: libc::MOUNT_ATTR_IDMAP,
+        user_namespace: user_namespace.as_raw_fd() as u64,
+        ..MountAttr::default()
+    };
+    call(mount, &change, recursive)
 }
 
 /// Sets the propagation of the mount that `mount` refers to, and of those below it if the flags
@@ -30,10 +45,9 @@ pub(crate) fn set_propagation(
     mount: BorrowedFd<'_>,
     flags: MountPropagationFlags,
 ) -> io::Result<()> {
-    let kind = flags - MountPropagationFlags::REC;
-    let attributes =
-        MountAttr { set: 0, clear: 0, propagation: u64::from(kind.bits()), user_namespace: 0 };
-    call(mount, &attributes, flags.contains(MountPropagationFlags::REC))
+    let kind = u64::from((flags - MountPropagationFlags::REC).bits());
+    let change = MountAttr { propagation: kind, ..MountAttr::default() };
+    call(mount, &change, flags.contains(MountPropagationFlags::REC))
 }
 
 fn call(mount: BorrowedFd<'_>, attributes: &MountAttr, recursive: bool) -> io::Result<()> {

@@ -7,16 +7,14 @@ use std::path::Path;
 use oci_spec::runtime::Mount;
 use runhcs_compute::{Error, Result};
 use rustix::fs::{AtFlags, CWD, FileType};
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
-    OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
-    mount_change, move_mount, open_tree,
-};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
+use super::file_system::{FileSystem, FileSystemError};
 use super::mount_attr;
-use super::options::{Bind, MountOptions, attr};
+use super::options::{Attributes, Bind, MountOptions, attr};
 use super::resolve::Root;
 use crate::error::{Context, invalid};
+use crate::labels;
 
 /// A mount of the configuration, parsed.
 #[derive(Debug)]
@@ -35,6 +33,8 @@ pub(crate) enum Kind<'a> {
     Cgroup,
     /// A file system of this type.
     FileSystem { name: &'a str, source: &'a str },
+    /// What is mounted there already, to be changed: the file system too, or this mount alone.
+    Remount { mount_alone: bool },
 }
 
 impl<'a> PlannedMount<'a> {
@@ -44,12 +44,11 @@ impl<'a> PlannedMount<'a> {
         let options = MountOptions::parse(mount.options().iter().flatten().map(String::as_str));
         let source = mount.source().as_deref();
         let typ = mount.typ().as_deref().filter(|t| !t.is_empty());
-        if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-            return Err(invalid(field("uidMappings"), "id-mapped mounts are not supported yet"));
-        }
         let bind = options.bind.or((typ == Some("bind")).then_some(Bind::Shallow));
         let kind = match (bind, typ) {
+            _ if options.remount => Kind::Remount { mount_alone: bind.is_some() },
             (Some(bind), _) => {
+                refuse_specific(mount, &field("options"))?;
                 let source =
                     source.ok_or_else(|| invalid(field("source"), "a bind mount needs one"))?;
                 Kind::Bind { source, bind }
@@ -66,11 +65,21 @@ impl<'a> PlannedMount<'a> {
         Ok(Self { destination: mount.destination(), kind, options })
     }
 
+    /// Gives the files of a new file system an SELinux context.
+    pub(crate) fn label(&mut self, label: &str) {
+        if let Kind::FileSystem { name, .. } = self.kind
+            && labels::takes_context(name)
+        {
+            self.options.data.push(format!("context={label}"));
+        }
+    }
+
     /// Makes the mount in `root`.
     pub(crate) fn make(&self, root: &Root) -> Result<OwnedFd> {
         match &self.kind {
             Kind::Bind { source, bind } => self.bind(root, source, *bind),
             Kind::FileSystem { name, source } => self.file_system(root, name, source),
+            Kind::Remount { mount_alone } => self.remount(root, *mount_alone),
             Kind::Cgroup => {
                 Err(invalid("mounts", "control groups are mounted by their own module"))
             }
@@ -79,9 +88,30 @@ impl<'a> PlannedMount<'a> {
 
     fn bind(&self, root: &Root, source: &Path, bind: Bind) -> Result<OwnedFd> {
         let tree = clone_tree(source, bind)?;
-        let target = self.target_for(root, &tree)?;
-        self.attach(&tree, &target)?;
+        self.attach_tree(root, &tree)?;
         Ok(tree)
+    }
+
+    /// Makes a bind mount of a detached tree.
+    pub(crate) fn attach_tree(&self, root: &Root, tree: &OwnedFd) -> Result<()> {
+        let target = self.target_for(root, tree)?;
+        self.attach(tree, &target)
+    }
+
+    fn remount(&self, root: &Root, mount_alone: bool) -> Result<OwnedFd> {
+        let target = root.find(self.destination)?;
+        let target = target.ok_or_else(|| Error::failed(self.what(), "nothing is there"))?;
+        if !mount_alone {
+            let mut options = self.options.data.clone();
+            let Attributes { set, clear } = self.options.attributes;
+            options.extend((set & attr::RDONLY != 0).then(|| "ro".to_owned()));
+            options.extend((clear & attr::RDONLY != 0).then(|| "rw".to_owned()));
+            FileSystem::mounted(target.as_fd())
+                .and_then(|file_system| file_system.change(&options))
+                .context(|| self.what())?;
+        }
+        self.set_attributes(&target)?;
+        Ok(target)
     }
 
     /// The mount point for a bind mount: a directory or a file, as the source is.
@@ -101,8 +131,13 @@ impl<'a> PlannedMount<'a> {
             "proc" | "sysfs" => root.plain_directory(self.destination)?,
             _ => root.directory(self.destination)?,
         };
-        let mount = new_file_system(name, source, &self.options.data).map_err(|error| {
-            match owner_of(name).filter(|_| error == rustix::io::Errno::PERM) {
+        let mut options = self.options.data.clone();
+        if source.starts_with('/') && self.options.attributes.set & attr::RDONLY != 0 {
+            // A device that can't be written takes no file system that could be.
+            options.push("ro".to_owned());
+        }
+        let mount = new_file_system(name, source, &options).map_err(|error| {
+            match owner_of(name).filter(|_| error.is_denied()) {
                 Some(namespace) => Error::failed(
                     self.what(),
                     format!(
@@ -181,6 +216,7 @@ impl<'a> PlannedMount<'a> {
             }
             Kind::FileSystem { name, .. } => format!("mount {name} on {destination}"),
             Kind::Cgroup => format!("mount the control groups on {destination}"),
+            Kind::Remount { .. } => format!("change the mount on {destination}"),
         }
     }
 }
@@ -246,65 +282,29 @@ pub(crate) fn clone_tree(source: &Path, bind: Bind) -> Result<OwnedFd> {
 pub(crate) fn new_file_system(
     name: &str,
     source: &str,
-    data: &[String],
-) -> rustix::io::Result<OwnedFd> {
-    let context = fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(context.as_fd(), "source", source)?;
-    for option in data {
-        match option.split_once('=') {
-            Some((key, value)) => fsconfig_set_string(context.as_fd(), key, value)?,
-            None => fsconfig_set_flag(context.as_fd(), option.as_str())?,
+    options: &[String],
+) -> std::result::Result<OwnedFd, FileSystemError> {
+    FileSystem::new(name, source)?.mount(options)
+}
+
+/// A bind mount takes no options of the file system, which is mounted elsewhere already.
+fn refuse_specific(mount: &Mount, field: &str) -> Result<()> {
+    let mut options = mount.options().iter().flatten();
+    match options.position(|option| MountOptions::is_specific(option)) {
+        None => Ok(()),
+        Some(index) => {
+            let option = mount.options().iter().flatten().nth(index);
+            let why =
+                format!("{:?} is no option of a bind mount", option.unwrap_or(&String::new()));
+            Err(invalid(format!("{field}[{index}]"), why))
         }
     }
-    fsconfig_create(context.as_fd())?;
-    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
 
 /// Attaches a detached mount.
 pub(crate) fn move_to(mount: &OwnedFd, target: impl AsFd) -> rustix::io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mount.as_fd(), "", target.as_fd(), "", flags)
-}
-
-/// Makes the mounts of this namespace independent of the caller's, as far as `rootfsPropagation`
-/// says so. What is shared or unbindable comes last ([`finish_propagation`]): a shared mount can't
-/// be left for another root (pivot_root(2), `EINVAL`), and an unbindable one not be copied to be
-/// the new one.
-pub(crate) fn set_root_propagation(propagation: Option<&str>) -> Result<()> {
-    use MountPropagationFlags as P;
-    let flags = match propagation_flags(propagation)? {
-        last if last.intersects(P::SHARED | P::UNBINDABLE) => P::DOWNSTREAM | P::REC,
-        flags => flags,
-    };
-    mount_change("/", flags).context(|| "set the propagation of /".into())
-}
-
-/// Gives the new root what only a root that has been entered can have: a peer group of its own
-/// (config-linux.md, "Rootfs Mount Propagation"), or not to be copied.
-pub(crate) fn finish_propagation(propagation: Option<&str>) -> Result<()> {
-    use MountPropagationFlags as P;
-    let flags = propagation_flags(propagation)?;
-    if !flags.intersects(P::SHARED | P::UNBINDABLE) {
-        return Ok(());
-    }
-    mount_change("/", flags).context(|| "set the propagation of the new root".into())
-}
-
-fn propagation_flags(propagation: Option<&str>) -> Result<MountPropagationFlags> {
-    use MountPropagationFlags as P;
-    Ok(match propagation {
-        None | Some("" | "rslave") => P::DOWNSTREAM | P::REC,
-        Some("slave") => P::DOWNSTREAM,
-        Some("private") => P::PRIVATE,
-        Some("rprivate") => P::PRIVATE | P::REC,
-        Some("shared") => P::SHARED,
-        Some("rshared") => P::SHARED | P::REC,
-        Some("unbindable") => P::UNBINDABLE,
-        Some("runbindable") => P::UNBINDABLE | P::REC,
-        Some(other) => {
-            return Err(invalid("linux.rootfsPropagation", format!("{other:?} is unknown")));
-        }
-    })
 }
 
 /// Copies a directory's content into a detached tmpfs, keeping owners, modes and links.

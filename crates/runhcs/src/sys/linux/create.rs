@@ -1,14 +1,14 @@
 //! The steps of the creation flow on Linux: our own engine on this host, or the VM shim and the
 //! container shim.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Spec;
 use runhcs_compute::ComputeSystem;
-use runhcs_container::{Container, CreateOptions, Init, Plan};
+use runhcs_container::{Container, CreateOptions, Init, Plan, map_mount};
 use runhcs_protocol::shim::Disk;
 use runhcs_spec::{Console, VmOptions};
 use runhcs_state::{Locked, ProcessHandle, Record, VmPlace};
@@ -195,7 +195,11 @@ impl Service for CreationService<'_> {
         let guest_pid = flow.step_with_undo(
             "container",
             move || Ok(undo.delete()?),
-            || Ok(vm.create_container(&args.id, &spec.0, &disks)?),
+            || {
+                // The guest can't map ids of files that it has from this host, so this host does.
+                let map = |index, tree: BorrowedFd<'_>| map_mount(&bundle.spec, index, tree);
+                Ok(vm.create_container(&args.id, &spec.0, &disks, &map)?)
+            },
         )?;
         // The VM has them; ours would keep them in use.
         drop(disks);

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccompAction, Mount, Spec};
 use runhcs_compute::ContainerId;
 use runhcs_protocol::NAMESPACES;
 use runhcs_state::{ProcessHandle, Record, Store};
@@ -120,8 +120,31 @@ impl GuestSpec {
         linux.set_namespaces(Some(namespaces));
         // The guest has a hierarchy of its own, with no slices of this host's systemd.
         linux.set_cgroups_path(Some(Path::new("/containers").join(group_name(&record.id))));
+        refuse_seccomp_agent(&linux)?;
         spec.set_linux(Some(linux));
+        spec.mounts_mut().iter_mut().flatten().for_each(forget_id_mapping);
         Ok(Self(spec))
+    }
+}
+
+/// The agent would be a program of this host, and get a descriptor of the guest's kernel.
+fn refuse_seccomp_agent(linux: &Linux) -> Result<()> {
+    let rules = linux.seccomp().iter().flat_map(|seccomp| seccomp.syscalls().iter().flatten());
+    if rules.into_iter().any(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify) {
+        bail!(
+            "linux.seccomp.listenerPath: a seccomp agent of this host can't decide about calls to \
+             a VM's kernel (SCMP_ACT_NOTIFY); isolate the container as a process"
+        );
+    }
+    Ok(())
+}
+
+/// The host has mapped the ids of the mount's files.
+fn forget_id_mapping(mount: &mut Mount) {
+    mount.set_uid_mappings(None);
+    mount.set_gid_mappings(None);
+    for options in mount.options_mut().iter_mut() {
+        options.retain(|option| !matches!(option.as_str(), "idmap" | "ridmap"));
     }
 }
 
