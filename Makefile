@@ -56,6 +56,7 @@ test: setup-tests agent
 	scripts/windows
 	target/debug/runhcs-guest-image build --agent $(STATIC)/runhcs-guest-agent --output $(IMAGE)
 	cargo test --workspace --features runhcs/fault-injection
+	scripts/fuzz
 	scripts/deny
 
 bench: guest-image

@@ -119,6 +119,20 @@ fn procfs_can_not_be_replaced() {
     });
 }
 
+/// A root that has a procfs of its own, as the host's, gets the container's over it.
+#[test]
+fn a_procfs_of_the_root_is_covered() {
+    process("procfs covered", |h| {
+        let script = "test -c /proc/timer_list && ls -d /proc/[0-9]* | wc -l";
+        let bundle = Bundle::new(h, "box", &["sh", "-c", script]).edit(|config| {
+            config["root"] = json!({"path": "/", "readonly": true});
+        });
+        let run = h.new_container(&["run"], &bundle, "box").ok();
+        let processes: usize = run.stdout.trim().parse().unwrap();
+        assert!(processes < 5, "the host's processes are there: {run:?}");
+    });
+}
+
 /// CVE-2023-27561: `/proc` and `/sys` under two names, of which one would stay unprotected.
 #[test]
 fn a_link_in_the_place_of_procfs_is_refused() {

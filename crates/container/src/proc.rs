@@ -17,6 +17,9 @@ use crate::error::Context;
 /// How statfs(2) tells procfs (linux/magic.h).
 pub(crate) const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 
+/// The number of procfs' root directory (`PROC_ROOT_INO` in linux/proc_ns.h).
+pub(crate) const PROC_ROOT_INODE: u64 = 1;
+
 /// A pidfd; `ESRCH` if there is no such process.
 pub(crate) fn pidfd(pid: u32) -> io::Result<OwnedFd> {
     let pid = Pid::from_raw(pid as i32).ok_or(Errno::SRCH)?;
@@ -129,7 +132,6 @@ pub(crate) fn write(path: &Path, value: &str) -> Result<()> {
 /// Opens a file of the real procfs, below `/proc`. Nothing that is mounted over a part of it, and
 /// none of its links to files and directories elsewhere, is gone through.
 fn open_genuine(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-    const PROC_ROOT_INODE: u64 = 1;
     let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let proc = rustix::fs::open("/proc", directory, Mode::empty())?;
     let genuine = rustix::fs::fstatfs(&proc)?.f_type == PROC_SUPER_MAGIC

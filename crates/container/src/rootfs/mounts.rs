@@ -175,12 +175,18 @@ impl<'a> PlannedMount<'a> {
     fn keep_procfs_whole(&self, mount: &OwnedFd, target: &OwnedFd) -> Result<()> {
         let is_procfs =
             |fd: &OwnedFd| Kernel::of(fd).context(|| self.what()).map(|k| k == Some(Kernel::Proc));
+        let mounts_procfs = is_procfs(mount)?;
         let replaceable = REPLACEABLE.iter().any(|path| self.destination == Path::new(path));
-        if !replaceable && is_procfs(target)? {
+        // A root that is the host's brings its procfs along, to be covered by the container's.
+        let whole = || -> Result<bool> {
+            let stat = rustix::fs::fstat(target).context(|| self.what())?;
+            Ok(mounts_procfs && stat.st_ino == crate::proc::PROC_ROOT_INODE)
+        };
+        if !replaceable && is_procfs(target)? && !whole()? {
             let why = format!("it lies in procfs, of which only {} can be replaced", list());
             return Err(Error::failed(self.what(), why));
         }
-        if self.destination == Path::new("/proc") && !is_procfs(mount)? {
+        if self.destination == Path::new("/proc") && !mounts_procfs {
             return Err(Error::failed(self.what(), "only procfs can be mounted there"));
         }
         Ok(())
