@@ -80,15 +80,18 @@ impl Vm {
     /// Why the VM has ended without anybody's having asked for it; `None` if it lives, or was shut
     /// down. What the shim said of it, or if the shim was killed, what the console said last.
     pub fn obituary(&self) -> Option<String> {
-        if self.is_alive().ok()? {
+        let alive = self.is_alive().ok()?;
+        let mut text = Vec::new();
+        let obituary = File::open(self.dir.join(files::OBITUARY))
+            .and_then(|file| file.take(MAX_OBITUARY).read_to_end(&mut text));
+        // It is written before anybody is told, by a shim that takes a moment more to end.
+        if !text.is_empty() {
+            return Some(String::from_utf8_lossy(&text).into_owned());
+        }
+        if alive {
             return None;
         }
-        if let Ok(file) = File::open(self.dir.join(files::OBITUARY)) {
-            let mut text = Vec::new();
-            file.take(MAX_OBITUARY).read_to_end(&mut text).ok()?;
-            if !text.is_empty() {
-                return Some(String::from_utf8_lossy(&text).into_owned());
-            }
+        if obituary.is_ok() {
             return Some(self.with_console("the reason could not be written down"));
         }
         // A shim that ends by itself takes its socket away.
