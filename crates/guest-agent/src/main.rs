@@ -6,6 +6,7 @@
 mod boot;
 mod disks;
 mod engine;
+mod hardware;
 mod log;
 mod network;
 mod processes;

@@ -25,6 +25,6 @@ pub use isolation::{
 pub use scratch::Scratch;
 pub use validate::validate_process;
 pub use vm_options::{
-    Accelerator, Console, DEFAULT_INITRAMFS, DEFAULT_KERNEL, Entropy, Machine, VmDefaults,
-    VmOptions,
+    Accelerator, Console, DEFAULT_INITRAMFS, DEFAULT_KERNEL, Entropy, GUEST_OVERHEAD_MIB, Machine,
+    VmDefaults, VmOptions,
 };

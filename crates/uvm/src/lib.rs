@@ -15,7 +15,7 @@ mod signals;
 mod trees;
 mod vm;
 
-pub use attachment::{Attachment, LocalStdio};
+pub use attachment::{Attachment, Ended, LeftBehind, LocalStdio};
 pub use container::VmContainer;
 pub use launch::{Launch, SUCCESS};
 pub use vm::Vm;

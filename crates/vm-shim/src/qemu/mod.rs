@@ -3,6 +3,7 @@
 mod arguments;
 mod confined;
 mod drives;
+mod hotplug;
 mod kvm_probe;
 mod monitor;
 mod root;
@@ -23,6 +24,7 @@ use rustix::fs::Access;
 pub use arguments::Sockets;
 pub use confined::{Options as ConfinedOptions, run as run_confined};
 pub use drives::{Drive, Sectors};
+pub use hotplug::MEMORY_SLOTS;
 pub use kvm_probe::run as run_kvm_probe;
 pub use monitor::Monitor;
 pub use root::Root;

@@ -19,6 +19,8 @@ pub const ROOT_HELP: &str = "Directory for the state of containers; should be on
 
 /// Options before the verb.
 #[derive(Args, Clone, Debug)]
+// Without a name of its own: the struct that has this one flattened in has the same.
+#[group(skip)]
 pub struct GlobalArgs {
     /// Manage cgroups through systemd (not supported yet).
     #[arg(long)]
