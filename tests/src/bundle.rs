@@ -110,7 +110,12 @@ impl Bundle {
     /// Adds a program of the build with the libraries that it needs, as `/bin/<name>`.
     pub fn with_program(self, name: &str) -> Self {
         let program = binary(name);
-        let listed = Command::new("ldd").arg(&program).output().unwrap();
+        self.with_copy(&program, &Path::new("/bin").join(name))
+    }
+
+    /// Adds a program of this host, with the libraries that it needs, as `place`.
+    pub fn with_copy(self, program: &Path, place: &Path) -> Self {
+        let listed = Command::new("ldd").arg(program).output().unwrap();
         let listed = String::from_utf8(listed.stdout).unwrap();
         let copy = |from: &Path, to: &Path| {
             let to = self.path.join("rootfs").join(to.strip_prefix("/").unwrap());
@@ -118,7 +123,7 @@ impl Bundle {
             let copied = Command::new("cp").arg("-L").arg(from).arg(&to).status();
             assert!(copied.unwrap().success(), "copy {}", from.display());
         };
-        copy(&program, &Path::new("/bin").join(name));
+        copy(program, place);
         for library in listed.split_whitespace().filter(|word| word.starts_with('/')) {
             copy(Path::new(library), Path::new(library));
         }

@@ -8,9 +8,11 @@ mod leaks;
 mod loop_device;
 mod network;
 pub mod podman;
+mod racer;
 mod runtime;
 mod terminal;
 mod user;
+pub mod wine;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,7 @@ pub use bundle::Bundle;
 pub use host::Host;
 pub use loop_device::LoopDevice;
 pub use network::{Netns, Server};
+pub use racer::Racer;
 pub use terminal::{ConsoleSocket, Session, read_until, type_in};
 pub use user::User;
 

@@ -11,36 +11,38 @@ use crate::channel::Channel;
 use crate::error::Context;
 use crate::hooks::HookPoint;
 use crate::plan::Plan;
+use crate::proc::OwnDescriptors;
 use crate::scheduling::{MemoryPolicy, Personality};
-use crate::spawn::{Joined, join_all};
+use crate::spawn::{Joined, Kept, join_all};
 use crate::{barrier, ids, namespaces, network, proc, program, rootfs, terminal};
 
 /// What init inherits from the creating process.
 pub(crate) struct Inherited {
     pub channel: Channel,
     pub fifo: OwnedFd,
-    pub joined: Joined,
     pub entrances: Entrances,
 }
 
 /// Sets up the container, waits for `start` and becomes the program. Never returns.
-pub(crate) fn run(plan: &mut Plan<'_>, mut inherited: Inherited) -> ! {
-    close_others(plan, &inherited);
-    let outcome = set_up(plan, &mut inherited).and_then(|path| {
+pub(crate) fn run(plan: &mut Plan<'_>, mut inherited: Inherited, joined: Joined) -> ! {
+    let outcome = OwnDescriptors::open().and_then(|descriptors| {
+        let path = set_up(plan, &mut inherited, joined)?;
         // From here on the creating process may be gone: the FIFO is the line.
         inherited.channel.go(0)?;
-        Ok(path)
+        Ok((path, descriptors))
     });
-    let path = match outcome {
-        Ok(path) => path,
+    let (path, descriptors) = match outcome {
+        Ok(ready) => ready,
         Err(error) => {
             inherited.channel.fail(&error);
             exit();
         }
     };
-    drop(inherited.channel);
-    let Ok(line) = barrier::wait(&inherited.fifo) else { exit() };
-    drop(inherited.fifo);
+    // It may wait long, and nothing of this is the container's business.
+    drop((inherited.channel, inherited.entrances));
+    // The descriptors were opened before `/proc` became one that the image may have brought.
+    let Ok(line) = barrier::wait(&inherited.fifo, &descriptors) else { exit() };
+    drop((inherited.fifo, descriptors));
     let error = match begin(plan) {
         Ok(()) => plan.program.execute(&path),
         Err(error) => error,
@@ -49,26 +51,30 @@ pub(crate) fn run(plan: &mut Plan<'_>, mut inherited: Inherited) -> ! {
     exit()
 }
 
-fn close_others(plan: &Plan<'_>, inherited: &Inherited) {
-    let joined = inherited.joined.iter().map(|(_, _, namespace)| namespace.as_raw_fd());
+/// The descriptors that init uses.
+pub(crate) fn kept(plan: &Plan<'_>, inherited: &Inherited) -> Kept {
     let stdio = plan.options.stdio.iter().flat_map(|s| [&s.stdin, &s.stdout, &s.stderr]);
     let console = plan.options.console_socket.iter();
-    let keep = [inherited.channel.as_raw_fd(), inherited.fifo.as_raw_fd()].into_iter();
-    let keep = keep
-        .chain(joined)
+    let own = [inherited.channel.as_raw_fd(), inherited.fifo.as_raw_fd()].into_iter();
+    let own = own
         .chain(inherited.entrances.descriptors())
-        .chain(stdio.chain(console).map(AsRawFd::as_raw_fd))
-        .collect();
-    program::close_all_but(keep, plan.options.preserve_fds);
+        .chain(stdio.chain(console).map(AsRawFd::as_raw_fd));
+    Kept { own: own.collect(), preserved: plan.options.inherited_fds }
 }
 
 /// Everything up to the point where only `start` is missing. Returns the program's path.
-fn set_up(plan: &mut Plan<'_>, inherited: &mut Inherited) -> Result<std::ffi::CString> {
-    inherited.entrances.enter()?;
+fn set_up(
+    plan: &mut Plan<'_>,
+    inherited: &mut Inherited,
+    joined: Joined,
+) -> Result<std::ffi::CString> {
+    // Ways of the host into its control groups and namespaces: not kept longer than they are used.
+    std::mem::take(&mut inherited.entrances).enter()?;
     if plan.has_early_hooks() {
         inherited.channel.go(0)?;
     }
-    join_all(&inherited.joined)?;
+    join_all(&joined)?;
+    drop(joined);
     // Meanwhile the creating process writes the id mappings and runs the hooks that want them and
     // the control groups.
     let pid = inherited.channel.wait()?;
@@ -92,17 +98,17 @@ fn set_up(plan: &mut Plan<'_>, inherited: &mut Inherited) -> Result<std::ffi::CS
     plan.run_hooks(HookPoint::CreateContainer, Status::Creating, pid)?;
     write_kernel_settings(plan)?;
     plan.root.enter(&root, plan.options.no_pivot)?;
-    drop(root);
     if !plan.options.no_new_keyring {
         program::new_session_keyring()?;
     }
     set_up_stdio(plan)?;
-    plan.root.protect()?;
+    plan.root.protect(&root)?;
+    drop(root);
     plan.credentials.apply_limits()?;
     plan.scheduling.apply()?;
     plan.personality.map_or(Ok(()), Personality::apply)?;
     plan.memory_policy.as_ref().map_or(Ok(()), MemoryPolicy::apply)?;
-    program::close_on_exec(plan.options.preserve_fds)?;
+    program::close_on_exec(plan.options.inherited_fds)?;
     plan.program.look_home_up(plan.process.user().uid())?;
     plan.program.enter_cwd()?;
     // A filter without no_new_privs takes privilege to load; with it, it can and should come last.
@@ -116,12 +122,12 @@ fn set_up(plan: &mut Plan<'_>, inherited: &mut Inherited) -> Result<std::ffi::CS
 
 /// What is left to do after `start`.
 fn begin(plan: &Plan<'_>) -> Result<()> {
-    plan.run_hooks(HookPoint::StartContainer, Status::Created, std::process::id())?;
     let filter_needs_privilege = plan.process.no_new_privileges() != Some(true);
-    match plan.filter.as_ref().filter(|_| !filter_needs_privilege) {
-        Some(filter) => filter.load(),
-        None => Ok(()),
+    if let Some(filter) = plan.filter.as_ref().filter(|_| !filter_needs_privilege) {
+        filter.load()?;
     }
+    // Programs of the image: they are filtered as its other programs are.
+    plan.run_hooks(HookPoint::StartContainer, Status::Created, std::process::id())
 }
 
 /// The runtime's own memory and descriptors are nobody's business (CVE-2019-5736).

@@ -2,11 +2,11 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::Path;
 
 use oci_spec::runtime::Process;
 use runhcs_compute::{Error, Result};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, OFlags, makedev};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -14,18 +14,28 @@ use rustix::net::{
 use rustix::termios::Winsize;
 
 use crate::error::Context;
+use crate::rootfs::resolve::Root;
 
 /// Makes a terminal from the container's own devpts, makes it the process's controlling terminal
-/// and stdio, and sends the master over `console`. Returns the slave's path in the container.
-pub(crate) fn set_up(process: &Process, console: &OwnedFd) -> Result<PathBuf> {
+/// and stdio, and sends the master over `console`. Returns the slave.
+pub(crate) fn set_up(process: &Process, console: &OwnedFd) -> Result<OwnedFd> {
     let what = || "make a terminal in the container".to_owned();
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let master = rustix::fs::open("/dev/pts/ptmx", flags, Mode::empty())
-        .or_else(|_| rustix::fs::open("/dev/ptmx", flags, Mode::empty()))
+    // Anything may be there: opening a FIFO must not block.
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let root = Root::open(Path::new("/"))?;
+    let master = root
+        .open_at(Path::new("/dev/pts/ptmx"), flags)
+        .or_else(|_| root.open_at(Path::new("/dev/ptmx"), flags))
         .context(what)?;
+    let stat = rustix::fs::fstat(&master).context(what)?;
+    let genuine = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && stat.st_rdev == makedev(5, 2);
+    if !genuine {
+        return Err(Error::failed(what(), "the container's ptmx is not the terminal multiplexer"));
+    }
+    rustix::fs::fcntl_setfl(&master, OFlags::empty()).context(what)?;
     rustix::pty::unlockpt(&master).context(what)?;
     let name = rustix::pty::ptsname(&master, Vec::new()).context(what)?;
-    let path = PathBuf::from(String::from_utf8_lossy(name.to_bytes()).into_owned());
     let slave = rustix::pty::ioctl_tiocgptpeer(
         &master,
         rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY,
@@ -46,7 +56,7 @@ pub(crate) fn set_up(process: &Process, console: &OwnedFd) -> Result<PathBuf> {
     send(console, &master, name.to_bytes())?;
     rustix::process::ioctl_tiocsctty(&slave).context(|| "take the controlling terminal".into())?;
     install([&slave, &slave, &slave])?;
-    Ok(path)
+    Ok(slave)
 }
 
 /// Makes three descriptors the process's stdio.

@@ -104,9 +104,10 @@ impl Bundle {
                 stderr: writer.into(),
             }),
             console_socket: None,
-            preserve_fds: 0,
+            inherited_fds: runhcs_container::InheritedFds::default(),
             no_pivot: false,
             no_new_keyring: false,
+            cgroup_driver: runhcs_container::CgroupDriver::Directories,
             rootless: false,
         })
         .map_err(|error| chain(&error))?;
@@ -296,8 +297,14 @@ fn another_process_joins_it() {
             stdout: writer.try_clone().unwrap().into(),
             stderr: writer.into(),
         };
-        let options =
-            ExecOptions { process, stdio: Some(stdio), console_socket: None, preserve_fds: 0 };
+        let options = ExecOptions {
+            process,
+            stdio: Some(stdio),
+            console_socket: None,
+            inherited_fds: runhcs_container::InheritedFds::default(),
+            cgroup: runhcs_container::ExecCgroup::Container,
+            ignore_paused: false,
+        };
         let init = running.container.exec(&running.spec, options).map_err(|e| chain(&e))?;
         let status = wait(init);
         let mut text = String::new();
@@ -352,6 +359,6 @@ fn hooks_run_at_their_points_and_a_failing_one_undoes_all() {
     bundle.spec["hooks"] = serde_json::json!({ "createRuntime": [{ "path": "/bin/false" }] });
     let error = bundle.create().err().unwrap();
     assert!(error.contains("createRuntime hook /bin/false"), "{error}");
-    assert!(!bundle.directory.path().join("start.fifo").exists());
+    assert!(!bundle.directory.path().join("exec.fifo").exists());
     assert!(!Path::new("/sys/fs/cgroup/pids/runhcs-engine-test").join(bundle.id.as_str()).exists());
 }

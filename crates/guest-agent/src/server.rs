@@ -18,6 +18,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
 use crate::disks::{ContainersDisks, Disks};
+use crate::namespaces::{self, Joinable, Namespaces};
 use crate::reaper::{Exit, Reaper};
 use crate::volumes::{Volume, Volumes};
 use crate::{boot, engine};
@@ -50,6 +51,7 @@ struct Guest {
     directory: PathBuf,
     main: Rc<Process>,
     execs: RefCell<HashMap<u64, Rc<Process>>>,
+    namespaces: Namespaces,
     /// Needed as long as the container exists, and like the volumes given back when it is deleted.
     _disks: ContainersDisks,
     _volumes: Vec<Rc<Volume>>,
@@ -124,6 +126,11 @@ impl Server {
 
     async fn create_in(&self, request: CreateContainer, directory: PathBuf) -> Outcome<u32> {
         let CreateContainer { id, mut spec, disks } = request;
+        let find = |id: &str| self.guest(&id.parse().ok()?).ok();
+        namespaces::resolve(&mut spec, find, |guest| Joinable {
+            namespaces: &guest.namespaces,
+            ended: guest.main.exit.borrow().is_some(),
+        })?;
         let terminal = spec.process().as_ref().is_some_and(|p| p.terminal() == Some(true));
         let volumes = self.volumes.of(&spec)?;
         let disks = self.disks.of(&disks, &mut spec, &directory).await?;
@@ -138,9 +145,10 @@ impl Server {
                 runtime_dir: &runtime_dir,
                 stdio: theirs.stdio,
                 console_socket: theirs.console,
-                preserve_fds: 0,
+                inherited_fds: runhcs_container::InheritedFds::default(),
                 no_pivot: false,
                 no_new_keyring: false,
+                cgroup_driver: runhcs_container::CgroupDriver::Directories,
                 rootless: false,
             })?;
             let resources = plan.resources().clone();
@@ -150,8 +158,23 @@ impl Server {
         let main = Rc::new(ours.process(init, self.reaper.await_exit(init.pid, &call))?);
         let container = Container { resources, init: Some(init) };
         let execs = RefCell::default();
-        let guest =
-            Guest { container, spec, directory, main, execs, _disks: disks, _volumes: volumes };
+        let namespaces = match Namespaces::of(init.pid) {
+            Ok(namespaces) => namespaces,
+            Err(failure) => {
+                engine::run(move || container.delete()).await?;
+                return Err(failure);
+            }
+        };
+        let guest = Guest {
+            container,
+            spec,
+            directory,
+            main,
+            execs,
+            namespaces,
+            _disks: disks,
+            _volumes: volumes,
+        };
         self.guests.borrow_mut().insert(id, Rc::new(guest));
         Ok(init.pid)
     }
@@ -168,7 +191,9 @@ impl Server {
                 process: &process,
                 stdio: theirs.stdio,
                 console_socket: theirs.console,
-                preserve_fds: 0,
+                inherited_fds: runhcs_container::InheritedFds::default(),
+                cgroup: runhcs_container::ExecCgroup::Container,
+                ignore_paused: false,
             };
             for_child.container.exec(&for_child.spec, options)
         })

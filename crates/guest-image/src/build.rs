@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use runhcs_cpio::{Archive, Entry};
 use serde_json::json;
 
-use crate::cpio::{Archive, Entry};
 use crate::modules::{Available, DISK, NETWORK, WANTED};
 use crate::progress::Progress;
 use crate::{deb, kernel, output};

@@ -114,6 +114,8 @@ pub enum Request {
     /// Takes what the VM was given while it runs into use, and waits until it has at least this.
     /// Answered by `Done`.
     UseHardware(Hardware),
+    /// Answered by `Done` at once, whatever else is under way.
+    Ping,
     /// Writes back what the guest has cached and answers `Done`; the VM may then be stopped.
     Sync,
 }
@@ -140,6 +142,7 @@ impl Request {
             Self::DeleteProcess(_) => "forget process",
             Self::ConfigureNetwork(_) => "configure network",
             Self::UseHardware(_) => "use hardware",
+            Self::Ping => "ping",
             Self::Sync => "sync",
         }
     }
@@ -163,7 +166,9 @@ impl Request {
             | Self::PauseContainer(id)
             | Self::ResumeContainer(id)
             | Self::DeleteContainer(id) => id,
-            Self::ConfigureNetwork(_) | Self::UseHardware(_) | Self::Sync => return None,
+            Self::ConfigureNetwork(_) | Self::UseHardware(_) | Self::Ping | Self::Sync => {
+                return None;
+            }
         })
     }
 }

@@ -161,6 +161,8 @@ pub struct Info {
     pub accelerator: String,
     /// The guest kernel's release.
     pub kernel: String,
+    /// Where the pod's network namespace is found on the host, if the VM has its network.
+    pub network: Option<PathBuf>,
     /// Where the guest's serial console is logged on the host.
     pub console_log: PathBuf,
 }

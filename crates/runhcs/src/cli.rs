@@ -51,7 +51,7 @@ pub struct GlobalArgs {
     pub config: Option<PathBuf>,
     /// What only this system has.
     #[command(flatten)]
-    pub system: cli::GlobalArgs,
+    pub system: cli::SystemArgs,
 }
 
 /// Format of log messages.
@@ -172,10 +172,27 @@ pub struct KillArgs {
     pub id: ContainerId,
     /// The signal, by name or number.
     #[arg(default_value = "TERM", allow_hyphen_values = true)]
-    pub signal: runhcs_compute::Signal,
+    pub signal: KillSignal,
     /// Send it to every process of the container.
     #[arg(long, short)]
     pub all: bool,
+}
+
+/// What `kill` sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KillSignal {
+    /// 0: nothing, but whether something could be sent (kill(2)).
+    Probe,
+    /// A signal.
+    Send(runhcs_compute::Signal),
+}
+
+impl std::str::FromStr for KillSignal {
+    type Err = runhcs_compute::InvalidSignal;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "0" { Ok(Self::Probe) } else { text.parse().map(Self::Send) }
+    }
 }
 
 /// How a container is deleted.
@@ -259,5 +276,6 @@ mod tests {
             assert!(Cli::try_parse_from(["runhcs"].into_iter().chain(line)).is_err(), "{line:?}");
         }
         assert!(Cli::try_parse_from(["runhcs", "kill", "box", "NOSIG"]).is_err());
+        assert_eq!("0".parse(), Ok(KillSignal::Probe));
     }
 }

@@ -23,7 +23,6 @@ pub struct Globals {
 impl Globals {
     /// Works the options out.
     pub fn new(args: GlobalArgs) -> anyhow::Result<Self> {
-        args.system.check()?;
         let config = Config::load(args.config.as_deref())?;
         let owner = args.owner.clone().or_else(|| config.owner.clone());
         Ok(Self {

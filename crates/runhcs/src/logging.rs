@@ -10,6 +10,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime as Rfc3339};
+use tracing_subscriber::fmt::writer::MakeWriterExt as _;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
@@ -34,7 +35,8 @@ pub fn about_vm(host: &ContainerId) {
     let _ = VM.set(format!("{host}@vm"));
 }
 
-/// Sets logging up as the options say. Without `--log` and `--debug` nothing is logged.
+/// Sets logging up as the options say. Without `--log` and `--debug` only warnings are logged, to
+/// standard error, where errors are told already.
 pub fn init(args: &GlobalArgs) -> anyhow::Result<()> {
     let level = if args.debug { Level::DEBUG } else { Level::INFO };
     let shape = Shape { json: args.log_format == LogFormat::Json };
@@ -46,7 +48,10 @@ pub fn init(args: &GlobalArgs) -> anyhow::Result<()> {
             builder.with_writer(Lines(file)).init();
         }
         None if args.debug => builder.with_writer(std::io::stderr).init(),
-        None => {}
+        None => {
+            let warnings = std::io::stderr.with_filter(|about| *about.level() == Level::WARN);
+            builder.with_max_level(Level::WARN).with_writer(warnings).init();
+        }
     }
     Ok(())
 }

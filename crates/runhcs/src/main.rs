@@ -22,6 +22,9 @@ use clap::Parser;
 use cli::{Cli, Verb};
 use globals::Globals;
 
+/// The exit code of an `exec` that has failed itself, as with runc: programs seldom use it.
+const EXEC_FAILED: u8 = 255;
+
 fn main() -> ExitCode {
     if let Err(error) = sys::prepare() {
         return report(&error);
@@ -36,21 +39,31 @@ fn main() -> ExitCode {
     if let Some(id) = cli.verb.container() {
         logging::about_container(&id);
     }
+    let is_exec = matches!(cli.verb, Verb::Exec(_));
     match run(cli) {
         Ok(code) => ExitCode::from(code),
-        Err(error) => report(&error),
+        Err(error) => {
+            let code = report(&error);
+            if is_exec { ExitCode::from(EXEC_FAILED) } else { code }
+        }
     }
 }
 
 fn run(cli: Cli) -> anyhow::Result<u8> {
     // `spec` and `features` need none, and work where there is no place for state.
-    let globals = || Globals::new(cli.global);
+    let globals = || Globals::new(cli.global.clone());
     match cli.verb {
         Verb::Create(args) => commands::create::run(&globals()?, &args),
         Verb::Start(args) => sys::commands::start::run(&globals()?, &args),
         Verb::Run(args) => sys::commands::run::run(&globals()?, &args),
         Verb::State(args) => commands::state::run(&globals()?, &args),
-        Verb::List(args) => commands::list::run(&globals()?, &args),
+        Verb::List(args) => {
+            // It makes nothing, and a mistyped directory is no empty one.
+            if let Some(root) = cli.global.root.as_ref().filter(|root| !root.exists()) {
+                anyhow::bail!("--root: there is no directory {}", root.display());
+            }
+            commands::list::run(&globals()?, &args)
+        }
         Verb::Kill(args) => commands::kill::run(&globals()?, &args),
         Verb::Delete(args) => sys::commands::delete::run(&globals()?, &args),
         Verb::Exec(args) => sys::commands::exec::run(&globals()?, &args),

@@ -23,8 +23,8 @@ pub use isolation::{
     Isolation, IsolationHints, decide_isolation, requested_isolation, windows_isolation,
 };
 pub use scratch::Scratch;
-pub use validate::validate_process;
+pub use validate::{has_own_pid_namespace, validate_process};
 pub use vm_options::{
-    Accelerator, Console, DEFAULT_INITRAMFS, DEFAULT_KERNEL, Entropy, GUEST_OVERHEAD_MIB, Machine,
-    VmDefaults, VmOptions,
+    Accelerator, Console, DEFAULT_INITRAMFS, DEFAULT_KERNEL, DEFAULT_TEMPLATES, Entropy,
+    GUEST_OVERHEAD_MIB, Machine, TemplateUse, VmDefaults, VmOptions,
 };

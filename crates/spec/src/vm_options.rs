@@ -18,13 +18,16 @@ mod kinds;
 pub(crate) mod names;
 mod value;
 
-pub use kinds::{Accelerator, Console, Entropy, Machine};
+pub use kinds::{Accelerator, Console, Entropy, Machine, TemplateUse};
 use names::*;
 
 /// The guest kernel if nothing names another one.
 pub const DEFAULT_KERNEL: &str = "/usr/local/share/runhcs/vmlinux";
 /// The guest's initramfs if nothing names another one.
 pub const DEFAULT_INITRAMFS: &str = "/usr/local/share/runhcs/initramfs.img";
+
+/// Where templates are if nothing names another directory.
+pub const DEFAULT_TEMPLATES: &str = "/var/lib/runhcs/templates";
 
 /// Memory of a VM in MiB: enough for a pod of small programs.
 const DEFAULT_MEMORY_MIB: u64 = 256;
@@ -78,6 +81,10 @@ pub struct VmDefaults {
     pub disk_iops: Option<u64>,
     /// The QEMU binary; looked up in `PATH` if it has no slash.
     pub qemu: Option<PathBuf>,
+    /// Whether VMs resume from templates.
+    pub template: Option<TemplateUse>,
+    /// The directory of templates.
+    pub template_dir: Option<PathBuf>,
     /// How long a VM may take to come up, in seconds.
     pub boot_timeout_seconds: Option<u64>,
     /// QEMU runs as the user of this id plus the pid of its VM's shim.
@@ -122,6 +129,8 @@ pub struct VmOptions {
     pub disk_iops: Option<NonZeroU64>,
     /// The QEMU binary; looked up in `PATH` if it has no slash.
     pub qemu: PathBuf,
+    /// The directory of templates, if the VM may resume from one.
+    pub templates: Option<PathBuf>,
     /// How long the VM may take to come up, in seconds, at least 1.
     pub boot_timeout_seconds: u64,
     /// QEMU runs as the user of this id plus the pid of its VM's shim.
@@ -185,6 +194,12 @@ impl VmOptions {
             disk_bandwidth: merged.disk_bandwidth.and_then(NonZeroU64::new),
             disk_iops: merged.disk_iops.and_then(NonZeroU64::new),
             qemu: merged.qemu.unwrap_or_else(|| DEFAULT_QEMU.into()),
+            templates: match merged.template.unwrap_or_default() {
+                TemplateUse::Auto => {
+                    Some(merged.template_dir.unwrap_or_else(|| DEFAULT_TEMPLATES.into()))
+                }
+                TemplateUse::Never => None,
+            },
             boot_timeout_seconds: merged
                 .boot_timeout_seconds
                 .unwrap_or(DEFAULT_BOOT_TIMEOUT_SECONDS),
@@ -241,6 +256,9 @@ impl Checked {
         }
         if let Some(program) = &file.qemu {
             named(&entry("qemu"), value::program(program))?;
+        }
+        if let Some(directory) = &file.template_dir {
+            named(&entry("template-dir"), value::file(directory))?;
         }
         if let Some(seconds) = file.boot_timeout_seconds {
             let field = entry("boot-timeout-seconds");
@@ -336,6 +354,8 @@ impl Checked {
                 &[(DISK_IOPS, &value::disk_limit), (MODEL_IOPS, &value::disk_limit)],
             )?,
             qemu: None,
+            template: annotated(all, &[(TEMPLATE, &value::template)])?,
+            template_dir: None,
             boot_timeout_seconds: annotated(all, &[(BOOT_TIMEOUT, &value::boot_timeout)])?,
             // Nor are the host's users.
             uid_base: None,
@@ -363,6 +383,8 @@ impl Checked {
             disk_bandwidth: strong.disk_bandwidth.or(weak.disk_bandwidth),
             disk_iops: strong.disk_iops.or(weak.disk_iops),
             qemu: strong.qemu.or(weak.qemu),
+            template: strong.template.or(weak.template),
+            template_dir: strong.template_dir.or(weak.template_dir),
             boot_timeout_seconds: strong.boot_timeout_seconds.or(weak.boot_timeout_seconds),
             uid_base: strong.uid_base.or(weak.uid_base),
         })

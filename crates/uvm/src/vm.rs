@@ -18,10 +18,12 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::connection::{self, Answered, Failed, MAX_DESCRIPTORS};
 use crate::signals::Caught;
-use crate::{Attachment, Launch, files, launch, trees};
+use crate::{Attachment, Launch, console, files, launch, trees};
 
 /// How long a shim that was asked, or killed, may take to be gone with its VM.
 const GONE_DEADLINE: Duration = Duration::from_secs(5);
+/// The most of an obituary that is read, in bytes.
+const MAX_OBITUARY: u64 = 16 << 10;
 
 /// A connection point to a VM shim.
 #[derive(Clone, Debug)]
@@ -73,6 +75,31 @@ impl Vm {
     /// Whether the shim is alive: it holds its lock file as long as it is.
     pub fn is_alive(&self) -> Result<bool> {
         self.is_locked(files::LOCK)
+    }
+
+    /// Why the VM has ended without anybody's having asked for it; `None` if it lives, or was shut
+    /// down. What the shim said of it, or if the shim was killed, what the console said last.
+    pub fn obituary(&self) -> Option<String> {
+        if self.is_alive().ok()? {
+            return None;
+        }
+        if let Ok(file) = File::open(self.dir.join(files::OBITUARY)) {
+            let mut text = Vec::new();
+            file.take(MAX_OBITUARY).read_to_end(&mut text).ok()?;
+            if !text.is_empty() {
+                return Some(String::from_utf8_lossy(&text).into_owned());
+            }
+            return Some(self.with_console("the reason could not be written down"));
+        }
+        // A shim that ends by itself takes its socket away.
+        self.dir.join(files::SOCKET).symlink_metadata().ok()?;
+        Some(self.with_console("the VM shim was killed"))
+    }
+
+    fn with_console(&self, reason: &str) -> String {
+        let log = self.dir.join(files::CONSOLE);
+        let lines = console::last_lines(&log).unwrap_or_default();
+        reason.to_owned() + &console::excerpt(lines, &log)
     }
 
     fn is_locked(&self, file: &str) -> Result<bool> {
@@ -327,6 +354,11 @@ impl Vm {
                 operation: format!("the request to {operation}"),
                 seconds: allowed.as_secs(),
             },
+            Failed::NoShim => {
+                // Better than that there is none.
+                let error = self.obituary().map_or(Failed::NoShim, Failed::VmLost);
+                Error::failed(format!("cannot {operation}"), error)
+            }
             error => Error::failed(format!("cannot {operation}"), error),
         }
     }

@@ -205,7 +205,12 @@ impl Pod {
             let Reply::Process { exec: exec @ Some(_), pid } = reply else {
                 return Err(unexpected(&reply));
             };
-            self.add_process(ProcessKey { container, exec }, terminal, pid);
+            let key = ProcessKey { container, exec };
+            if self.processes.borrow().contains_key(&key) {
+                // Somebody else's process would be handed out.
+                return Err(unexpected(&Reply::Process { exec, pid }));
+            }
+            self.add_process(key, terminal, pid);
         }
         Ok(reply)
     }

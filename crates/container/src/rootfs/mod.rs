@@ -7,16 +7,18 @@ pub(crate) mod mounts;
 pub(crate) mod options;
 pub(crate) mod resolve;
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 use runhcs_compute::Result;
+use rustix::fs::Mode;
 use rustix::mount::UnmountFlags;
 
 use crate::cgroups::Cgroup;
 use crate::error::{Context, invalid};
 use devices::Device;
-use mounts::{Kind, PlannedMount, clone_tree, move_to};
+use mounts::{Kernel, Kind, PlannedMount, clone_tree, move_to};
 use options::{Attributes, Bind, attr};
 use resolve::Root;
 
@@ -55,33 +57,48 @@ impl<'a> RootPlan<'a> {
         })
     }
 
+    /// Where it is assembled.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Assembles the tree at the root's path. The caller is in the container's new mount
     /// namespace.
-    pub(crate) fn assemble(&self, cgroup: &Cgroup, may_mknod: bool) -> Result<Root> {
+    pub(crate) fn assemble(&self, cgroup: &Cgroup, may_mknod: bool) -> Result<Assembled> {
         mounts::set_root_propagation(self.propagation)?;
         // pivot_root(2) wants a mount, and its parent must not be shared.
         let tree = clone_tree(&self.path, Bind::Recursive)?;
         let below = Root::open(&self.path)?;
         move_to(&tree, &below).context(|| format!("mount the root {}", self.path.display()))?;
-        let root = Root::open(&self.path)?;
+        let root = Root::from(tree);
+        let mut kernel = Vec::new();
         for mount in &self.mounts {
-            match mount.kind {
-                Kind::Cgroup => cgroup.mount(&root, mount)?,
-                _ => mount.make(&root)?,
+            if mount.kind == Kind::Cgroup {
+                cgroup.mount(&root, mount)?;
+                continue;
+            }
+            let made = mount.make(&root)?;
+            let of = Kernel::of(&made);
+            if of.context(|| format!("look at {}", mount.destination.display()))?.is_some() {
+                kernel.push((mount.destination.to_owned(), Root::from(made)));
             }
         }
         if !self.host_dev {
+            // So that devices have the very mode they are to have.
+            let umask = rustix::process::umask(Mode::empty());
             for device in &self.devices {
                 device.make(&root, may_mknod)?;
             }
+            rustix::process::umask(umask);
             devices::link(&root)?;
         }
-        Ok(root)
+        Ok(Assembled { root, kernel })
     }
 
     /// Makes the assembled tree the process's root and lets go of the old one.
-    pub(crate) fn enter(&self, root: &Root, no_pivot: bool) -> Result<()> {
-        rustix::process::fchdir(root).context(|| format!("enter {}", self.path.display()))?;
+    pub(crate) fn enter(&self, assembled: &Assembled, no_pivot: bool) -> Result<()> {
+        rustix::process::fchdir(&assembled.root)
+            .context(|| format!("enter {}", self.path.display()))?;
         if no_pivot {
             rustix::mount::mount_move(".", "/").context(|| "move the root to /".into())?;
             rustix::process::chroot(".").context(|| "chroot".into())?;
@@ -103,19 +120,43 @@ impl<'a> RootPlan<'a> {
     }
 
     /// Takes away what the container must not see or change. Runs in the new root.
-    pub(crate) fn protect(&self) -> Result<()> {
-        let root = Root::open(Path::new("/"))?;
+    pub(crate) fn protect(&self, assembled: &Assembled) -> Result<()> {
         if !self.masked.is_empty() {
-            let null = masks::null_device(&root)?;
-            masks::mask(&root, self.masked, &null)?;
+            let null = masks::null_device(&assembled.root)?;
+            masks::mask(assembled, self.masked, &null)?;
         }
-        masks::make_read_only(&root, self.protected)?;
+        masks::make_read_only(assembled, self.protected)?;
         if self.read_only {
             let change = Attributes { set: attr::RDONLY, clear: 0 };
-            mount_attr::set(std::os::fd::AsFd::as_fd(&root), change, false)
+            mount_attr::set(std::os::fd::AsFd::as_fd(&assembled.root), change, false)
                 .context(|| "make the root read-only".into())?;
         }
         Ok(())
+    }
+}
+
+/// A tree that was assembled.
+#[derive(Debug)]
+pub(crate) struct Assembled {
+    root: Root,
+    /// The mounts of procfs and sysfs, with their places.
+    kernel: Vec<(PathBuf, Root)>,
+}
+
+impl Assembled {
+    /// What is at `path`; `None` if nothing is.
+    ///
+    /// What lies in procfs or sysfs is looked up in the mount itself: who can rename directories
+    /// of the image meanwhile, as a container with the same image can, could otherwise have
+    /// another directory in the mount's place for just as long.
+    fn find(&self, path: &Path) -> Result<Option<OwnedFd>> {
+        // Of several mounts at one place the last is the one that is seen.
+        for (place, mount) in self.kernel.iter().rev() {
+            if let Ok(below) = path.strip_prefix(place) {
+                return mount.find(&Path::new("/").join(below));
+            }
+        }
+        self.root.find(path)
     }
 }
 
@@ -127,8 +168,10 @@ pub(crate) fn set_attributes(
     mount_attr::set(mount, attributes, false)
 }
 
-/// Mounts the terminal over the container's `/dev/console`.
-pub(crate) fn bind_console(slave: &Path) -> Result<()> {
+/// Mounts a terminal over the container's `/dev/console`. A link of the image's there could have
+/// it mounted over something that is to be protected (CVE-2025-52565).
+pub(crate) fn bind_console(slave: &OwnedFd) -> Result<()> {
     let root = Root::open(Path::new("/"))?;
-    masks::bind_over(slave, &root.file(Path::new("/dev/console"))?)
+    masks::bind_over(slave, &root.plain_file(Path::new("/dev/console"))?)
+        .context(|| "mount the terminal over /dev/console".into())
 }

@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use rustix::mount::MountPropagationFlags;
+
 use super::options::Attributes;
 
 /// linux/mount.h, `struct mount_attr`.
@@ -17,9 +19,25 @@ struct MountAttr {
 /// Changes the attributes of the mount that `mount` refers to, and of those below it if
 /// `recursive`.
 pub(crate) fn set(mount: BorrowedFd<'_>, change: Attributes, recursive: bool) -> io::Result<()> {
-    const AT_RECURSIVE: libc::c_uint = 0x8000;
     let attributes =
         MountAttr { set: change.set, clear: change.clear, propagation: 0, user_namespace: 0 };
+    call(mount, &attributes, recursive)
+}
+
+/// Sets the propagation of the mount that `mount` refers to, and of those below it if the flags
+/// say so.
+pub(crate) fn set_propagation(
+    mount: BorrowedFd<'_>,
+    flags: MountPropagationFlags,
+) -> io::Result<()> {
+    let kind = flags - MountPropagationFlags::REC;
+    let attributes =
+        MountAttr { set: 0, clear: 0, propagation: u64::from(kind.bits()), user_namespace: 0 };
+    call(mount, &attributes, flags.contains(MountPropagationFlags::REC))
+}
+
+fn call(mount: BorrowedFd<'_>, attributes: &MountAttr, recursive: bool) -> io::Result<()> {
+    const AT_RECURSIVE: libc::c_uint = 0x8000;
     let flags = libc::AT_EMPTY_PATH as libc::c_uint | if recursive { AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty C string, and the kernel reads `size_of::<MountAttr>()` bytes
     // of `attributes`, which outlives the call.
@@ -29,7 +47,7 @@ pub(crate) fn set(mount: BorrowedFd<'_>, change: Attributes, recursive: bool) ->
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            std::ptr::from_ref(&attributes),
+            std::ptr::from_ref(attributes),
             size_of::<MountAttr>(),
         )
     };

@@ -67,7 +67,7 @@ impl<'a> PlannedMount<'a> {
     }
 
     /// Makes the mount in `root`.
-    pub(crate) fn make(&self, root: &Root) -> Result<()> {
+    pub(crate) fn make(&self, root: &Root) -> Result<OwnedFd> {
         match &self.kind {
             Kind::Bind { source, bind } => self.bind(root, source, *bind),
             Kind::FileSystem { name, source } => self.file_system(root, name, source),
@@ -77,10 +77,11 @@ impl<'a> PlannedMount<'a> {
         }
     }
 
-    fn bind(&self, root: &Root, source: &Path, bind: Bind) -> Result<()> {
+    fn bind(&self, root: &Root, source: &Path, bind: Bind) -> Result<OwnedFd> {
         let tree = clone_tree(source, bind)?;
         let target = self.target_for(root, &tree)?;
-        self.attach(&tree, &target)
+        self.attach(&tree, &target)?;
+        Ok(tree)
     }
 
     /// The mount point for a bind mount: a directory or a file, as the source is.
@@ -93,8 +94,11 @@ impl<'a> PlannedMount<'a> {
         }
     }
 
-    fn file_system(&self, root: &Root, name: &str, source: &str) -> Result<()> {
-        let target = root.directory(self.destination)?;
+    fn file_system(&self, root: &Root, name: &str, source: &str) -> Result<OwnedFd> {
+        let target = match name {
+            "proc" | "sysfs" => root.plain_directory(self.destination)?,
+            _ => root.directory(self.destination)?,
+        };
         let mount = new_file_system(name, source, &self.options.data).map_err(|error| {
             match owner_of(name).filter(|_| error == rustix::io::Errno::PERM) {
                 Some(namespace) => Error::failed(
@@ -112,17 +116,35 @@ impl<'a> PlannedMount<'a> {
                 format!("copy the image's {} into the tmpfs", self.destination.display())
             })?;
         }
-        self.attach(&mount, &target)
+        self.attach(&mount, &target)?;
+        Ok(mount)
     }
 
     /// Gives a detached mount its attributes and attaches it.
     pub(crate) fn attach(&self, mount: &OwnedFd, target: &OwnedFd) -> Result<()> {
+        self.keep_procfs_whole(mount, target)?;
         self.set_attributes(mount)?;
         move_to(mount, target).context(|| self.what())?;
         for flags in &self.options.propagation {
-            let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(mount));
-            mount_change(path, *flags)
+            mount_attr::set_propagation(mount.as_fd(), *flags)
                 .context(|| format!("set the propagation of {}", self.destination.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Refuses to replace parts of procfs, also by way of the image's symbolic links, and `/proc`
+    /// as a whole by something else: what is written to them, and what is masked in them, would be
+    /// elsewhere (CVE-2019-16884, CVE-2019-19921, CVE-2025-52881).
+    fn keep_procfs_whole(&self, mount: &OwnedFd, target: &OwnedFd) -> Result<()> {
+        let is_procfs =
+            |fd: &OwnedFd| Kernel::of(fd).context(|| self.what()).map(|k| k == Some(Kernel::Proc));
+        let replaceable = REPLACEABLE.iter().any(|path| self.destination == Path::new(path));
+        if !replaceable && is_procfs(target)? {
+            let why = format!("it lies in procfs, of which only {} can be replaced", list());
+            return Err(Error::failed(self.what(), why));
+        }
+        if self.destination == Path::new("/proc") && !is_procfs(mount)? {
+            return Err(Error::failed(self.what(), "only procfs can be mounted there"));
         }
         Ok(())
     }
@@ -149,6 +171,44 @@ impl<'a> PlannedMount<'a> {
             Kind::FileSystem { name, .. } => format!("mount {name} on {destination}"),
             Kind::Cgroup => format!("mount the control groups on {destination}"),
         }
+    }
+}
+
+/// Files of procfs that may be replaced, as lxcfs does: they only inform (the list is runc's).
+const REPLACEABLE: [&str; 11] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/net/dev",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+];
+
+fn list() -> String {
+    REPLACEABLE.map(|path| path.trim_start_matches("/proc/")).join(", ")
+}
+
+/// File systems whose content is the kernel's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kernel {
+    Proc,
+    Sys,
+}
+
+impl Kernel {
+    /// Which of them a descriptor is in, if any.
+    pub(crate) fn of(fd: &OwnedFd) -> rustix::io::Result<Option<Self>> {
+        const SYSFS_MAGIC: i64 = 0x6265_6572;
+        Ok(match rustix::fs::fstatfs(fd)?.f_type {
+            crate::proc::PROC_SUPER_MAGIC => Some(Self::Proc),
+            SYSFS_MAGIC => Some(Self::Sys),
+            _ => None,
+        })
     }
 }
 
@@ -252,7 +312,13 @@ fn copy_up(from: &OwnedFd, to: &OwnedFd) -> std::io::Result<()> {
                 rustix::fs::symlinkat(link, &to, name)?;
             }
             FileType::RegularFile => {
-                let source = openat(&from, name, OFlags::RDONLY | no_follow, Mode::empty())?;
+                // Whoever else writes to the image may have put a FIFO or a device there meanwhile.
+                let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | no_follow;
+                let source = openat(&from, name, flags, Mode::empty())?;
+                let opened = rustix::fs::fstat(&source)?;
+                if (opened.st_dev, opened.st_ino) != (stat.st_dev, stat.st_ino) {
+                    return Err(std::io::Error::other("it changed while it was copied"));
+                }
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | no_follow;
                 let target = openat(&to, name, flags, mode)?;
                 std::io::copy(&mut std::fs::File::from(source), &mut std::fs::File::from(target))?;

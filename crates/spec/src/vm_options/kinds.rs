@@ -47,3 +47,14 @@ pub enum Entropy {
     /// The host's as well, by a virtual device.
     Host,
 }
+
+/// Whether a VM resumes from a template.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TemplateUse {
+    /// If there is one that fits.
+    #[default]
+    Auto,
+    /// Every VM boots.
+    Never,
+}

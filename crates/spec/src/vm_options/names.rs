@@ -25,11 +25,12 @@ pub const CONSOLE: &str = "io.runhcs.vm.console";
 pub const ENTROPY: &str = "io.runhcs.vm.entropy";
 pub const DISK_BANDWIDTH: &str = "io.runhcs.vm.disk-bandwidth";
 pub const DISK_IOPS: &str = "io.runhcs.vm.disk-iops";
+pub const TEMPLATE: &str = "io.runhcs.vm.template";
 pub const BOOT_TIMEOUT: &str = "io.runhcs.vm.boot-timeout-seconds";
 
 /// Our own names of VM options. QEMU's path is not among them: who may annotate a pod is not
 /// always one who may choose what the host executes.
-pub const OWN: [&str; 17] = [
+pub const OWN: [&str; 18] = [
     ACCELERATOR,
     BOOT_TIMEOUT,
     CONSOLE,
@@ -46,6 +47,7 @@ pub const OWN: [&str; 17] = [
     MAX_VCPUS,
     MEMORY_MIB,
     PREALLOCATE_MEMORY,
+    TEMPLATE,
     VCPUS,
 ];
 

@@ -34,6 +34,7 @@ fn built_in() -> VmOptions {
         disk_bandwidth: None,
         disk_iops: None,
         qemu: "qemu-system-x86_64".into(),
+        templates: Some(DEFAULT_TEMPLATES.into()),
         boot_timeout_seconds: 60,
         uid_base: 1_879_048_192,
     }
@@ -59,6 +60,8 @@ fn file() -> VmDefaults {
         disk_bandwidth: Some(1000),
         disk_iops: Some(10),
         qemu: Some("qemu-file".into()),
+        template: Some(TemplateUse::Auto),
+        template_dir: Some("/file/templates".into()),
         boot_timeout_seconds: Some(33),
         uid_base: Some(70_000),
     }
@@ -87,6 +90,7 @@ fn every_source_overrides_the_weaker_ones() {
         disk_bandwidth: NonZeroU64::new(1000),
         disk_iops: NonZeroU64::new(10),
         qemu: "qemu-file".into(),
+        templates: Some("/file/templates".into()),
         boot_timeout_seconds: 33,
         uid_base: 70_000,
     };
@@ -108,7 +112,9 @@ fn every_source_overrides_the_weaker_ones() {
     let annotations = json!({
         KERNEL: "/own/kernel", INITRAMFS: "/own/initramfs", KERNEL_ARGS: " own=1 ",
         MEMORY_MIB: "64", VCPUS: "5", ACCELERATOR: "tcg", MACHINE: "microvm", BOOT_TIMEOUT: "1",
-        PREALLOCATE_MEMORY: "false", HUGE_PAGES: "false", MAX_MEMORY_MIB: "64", MAX_VCPUS: "5", CPU_FEATURES: " +a.b , -c-d_e,",
+        TEMPLATE: "never",
+        PREALLOCATE_MEMORY: "false", HUGE_PAGES: "false", MAX_MEMORY_MIB: "64",
+        MAX_VCPUS: "5", CPU_FEATURES: " +a.b , -c-d_e,",
         CONSOLE: "log", ENTROPY: "cpu", DISK_BANDWIDTH: "7", DISK_IOPS: "0",
     });
     let expected = VmOptions {
@@ -129,6 +135,7 @@ fn every_source_overrides_the_weaker_ones() {
         disk_bandwidth: NonZeroU64::new(7),
         disk_iops: None,
         qemu: "/vm/qemu".into(),
+        templates: None,
         boot_timeout_seconds: 1,
         uid_base: 70_000,
     };
@@ -293,6 +300,7 @@ fn a_bad_entry_of_the_configuration_file_is_named() {
         (VmDefaults { disk_iops: Some(u64::MAX), ..file() }, "disk-iops in"),
         (VmDefaults { qemu: Some("..".into()), ..file() }, "qemu in"),
         (VmDefaults { boot_timeout_seconds: Some(0), ..file() }, "boot-timeout-seconds in"),
+        (VmDefaults { template_dir: Some("templates".into()), ..file() }, "template-dir in"),
         (VmDefaults { uid_base: Some(0), ..file() }, "uid-base in"),
         (VmDefaults { uid_base: Some(u32::MAX), ..file() }, "uid-base in"),
     ] {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::{Accelerator, Console, Entropy, Machine};
+use super::{Accelerator, Console, Entropy, Machine, TemplateUse};
 
 /// What is wrong with a value and what would be right.
 pub(super) type Result<T> = std::result::Result<T, String>;
@@ -46,6 +46,14 @@ pub(super) fn machine(text: &str) -> Result<Machine> {
         "microvm" => Ok(Machine::Microvm),
         "q35" => Ok(Machine::Q35),
         other => Err(format!("{other:?} is unknown; it is `microvm` or `q35`")),
+    }
+}
+
+pub(super) fn template(text: &str) -> Result<TemplateUse> {
+    match text {
+        "auto" => Ok(TemplateUse::Auto),
+        "never" => Ok(TemplateUse::Never),
+        other => Err(format!("{other:?} is unknown; it is `auto` or `never`")),
     }
 }
 

@@ -1,13 +1,10 @@
 //! Disks of a running QEMU, which has none of the host's files: it is handed descriptors.
 
-use std::io::IoSlice;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use qapi::qmp::{self, BlockdevOptions, BlockdevOptionsBase, BlockdevOptionsFile};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
 
 use super::Monitor;
@@ -84,17 +81,7 @@ impl Monitor {
 
     /// Hands QEMU a descriptor, as the only member of its set `number`.
     async fn hand_over(&self, number: i64, file: BorrowedFd<'_>) -> anyhow::Result<()> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let descriptors = [file];
-        if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
-            bail!("a descriptor doesn't fit into a message");
-        }
-        // QEMU keeps what came with the last message for the command that takes it. A blank is none.
-        let blank = [IoSlice::new(b" ")];
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        sendmsg(self.socket().as_fd(), &blank, &mut ancillary, flags)
-            .context("cannot send QEMU a descriptor")?;
+        self.send_descriptor(file)?;
         self.execute(qmp::add_fd { fdset_id: Some(number), opaque: None })
             .await
             .context("QEMU doesn't take a descriptor")?;

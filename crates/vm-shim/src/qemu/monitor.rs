@@ -2,16 +2,20 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::rc::Rc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use futures_util::StreamExt;
 use qapi::futures::{QapiService, QmpStreamTokio};
 use qapi::qmp;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::io::WriteHalf;
 use tokio::net::UnixStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, watch};
 
 /// Devices that are gone, by their ids, until somebody asks for them.
 #[derive(Default)]
@@ -20,11 +24,22 @@ struct Deleted {
     heard: Notify,
 }
 
+/// What QEMU tells of a machine that is saved or resumed.
+#[derive(Debug)]
+pub(super) struct Migration {
+    /// Whether the machine runs since QEMU was greeted.
+    pub(super) running: watch::Receiver<bool>,
+    /// How far it is.
+    pub(super) statuses: RefCell<mpsc::UnboundedReceiver<qmp::MigrationStatus>>,
+}
+
 /// A connection to QEMU's monitor.
 pub struct Monitor {
     service: QapiService<QmpStreamTokio<WriteHalf<UnixStream>>>,
     shutdown_reason: Rc<RefCell<Option<String>>>,
     deleted: Rc<Deleted>,
+    /// What it tells of a machine that is saved or resumed.
+    migration: Migration,
     /// The same connection, for descriptors.
     socket: StdUnixStream,
     throttles: bool,
@@ -47,10 +62,13 @@ impl Monitor {
         let shutdown_reason = Rc::new(RefCell::new(None));
         let (reason, deleted) = (shutdown_reason.clone(), Rc::new(Deleted::default()));
         let news = deleted.clone();
+        let (runs, running) = watch::channel(false);
+        let (migrates, migration) = mpsc::unbounded_channel();
         // Reading events is also what delivers the answers to commands.
         tokio::task::spawn_local(async move {
             while let Some(Ok(event)) = events.next().await {
                 tracing::debug!(?event, "QEMU");
+                // Who waited for an event may have gone.
                 match event {
                     qmp::Event::SHUTDOWN { data, .. } => {
                         *reason.borrow_mut() = Some(format!("{:?}", data.reason));
@@ -59,11 +77,15 @@ impl Monitor {
                         news.ids.borrow_mut().extend(data.device);
                         news.heard.notify_waiters();
                     }
+                    qmp::Event::RESUME { .. } => drop(runs.send(true)),
+                    qmp::Event::STOP { .. } => drop(runs.send(false)),
+                    qmp::Event::MIGRATION { data, .. } => drop(migrates.send(data.status)),
                     _ => {}
                 }
             }
         });
-        Ok(Self { service, shutdown_reason, deleted, socket: same, throttles })
+        let migration = Migration { running, statuses: RefCell::new(migration) };
+        Ok(Self { service, shutdown_reason, deleted, migration, socket: same, throttles })
     }
 
     /// What QEMU said of why the guest ended, if it did.
@@ -87,8 +109,24 @@ impl Monitor {
         &self.service
     }
 
-    pub(super) fn socket(&self) -> &StdUnixStream {
-        &self.socket
+    pub(super) fn migration(&self) -> &Migration {
+        &self.migration
+    }
+
+    /// Sends a descriptor, for the command that follows.
+    pub(super) fn send_descriptor(&self, descriptor: BorrowedFd<'_>) -> anyhow::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [descriptor];
+        if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+            bail!("a descriptor doesn't fit into a message");
+        }
+        // QEMU keeps what came with the last message for the command that takes it. A blank is none.
+        let blank = [IoSlice::new(b" ")];
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        sendmsg(self.socket.as_fd(), &blank, &mut ancillary, flags)
+            .context("cannot send QEMU a descriptor")?;
+        Ok(())
     }
 
     pub(super) fn throttles(&self) -> bool {

@@ -74,6 +74,7 @@ impl Pod {
             disk_bandwidth: None,
             disk_iops: None,
             qemu: "qemu-system-x86_64".into(),
+            templates: None,
             boot_timeout_seconds: 60,
             uid_base: 1_879_048_192,
         };
@@ -82,6 +83,7 @@ impl Pod {
             dir: dir.path().to_owned(),
             options,
             network: None,
+            cgroups: Vec::new(),
             console: None,
             log_level: "debug,virtiofsd=info".to_owned(),
             log_json: false,

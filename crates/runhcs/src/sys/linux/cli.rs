@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
 use runhcs_compute::ContainerId;
+use runhcs_container::RestoreOptions;
 use runhcs_spec::Isolation;
 
+pub use super::criu_args::{CheckpointArgs, RestoreArgs};
 pub use super::update_args::UpdateArgs;
+pub use super::vm_template_args::VmTemplateArgs;
 use super::{commands, pod_network, shim};
 use crate::globals::Globals;
 
@@ -17,27 +19,15 @@ pub const ROOT_VALUE: &str = "DIR";
 /// What `--root` is for.
 pub const ROOT_HELP: &str = "Directory for the state of containers; should be on a tmpfs";
 
-/// Options before the verb.
+/// Options before the verb that only Linux has.
 #[derive(Args, Clone, Debug)]
-// Without a name of its own: the struct that has this one flattened in has the same.
-#[group(skip)]
-pub struct GlobalArgs {
-    /// Manage cgroups through systemd (not supported yet).
+pub struct SystemArgs {
+    /// Have systemd make control groups; linux.cgroupsPath is slice:prefix:name then.
     #[arg(long)]
     pub systemd_cgroup: bool,
     /// Do without control groups where they can't be had: auto is yes for ordinary users.
     #[arg(long, value_enum, default_value_t = Rootless::Auto, value_name = "auto|true|false")]
     pub rootless: Rootless,
-}
-
-impl GlobalArgs {
-    /// Refuses what can't be had.
-    pub fn check(&self) -> anyhow::Result<()> {
-        if self.systemd_cgroup {
-            bail!("--systemd-cgroup is not supported yet; use the cgroupfs manager");
-        }
-        Ok(())
-    }
 }
 
 /// Whether containers may do without control groups that the caller may not make.
@@ -58,12 +48,18 @@ pub enum Verb {
     Update(Box<UpdateArgs>),
     /// Print what a container uses, and when its memory is exhausted.
     Events(EventsArgs),
+    /// Write a container's processes into files, by CRIU.
+    Checkpoint(Box<CheckpointArgs>),
+    /// Make a container from a checkpoint's files, by CRIU.
+    Restore(Box<RestoreArgs>),
     /// Have a VM follow its pod's network.
     Sync(SyncArgs),
     /// Make a scratch disk: an ext4 file system in a sparse image.
     CreateScratch(CreateScratchArgs),
     /// Make an ext4 file system on a disk that exists.
     PrepareDisk(PrepareDiskArgs),
+    /// Make, list and remove saved VMs, from which new ones are resumed.
+    VmTemplate(VmTemplateArgs),
     #[command(hide = true)]
     Shim(ShimArgs),
     #[command(hide = true)]
@@ -76,9 +72,14 @@ impl Verb {
         match self {
             Self::Update(args) => Some(args.id.clone()),
             Self::Events(args) => Some(args.id.clone()),
+            Self::Checkpoint(args) => Some(args.id.clone()),
+            Self::Restore(args) => Some(args.id.clone()),
             Self::Shim(args) => Some(args.id.clone()),
             Self::Sync(args) => args.id.clone(),
-            Self::CreateScratch(_) | Self::PrepareDisk(_) | Self::HoldNetwork(_) => None,
+            Self::CreateScratch(_)
+            | Self::PrepareDisk(_)
+            | Self::VmTemplate(_)
+            | Self::HoldNetwork(_) => None,
         }
     }
 
@@ -87,9 +88,12 @@ impl Verb {
         match self {
             Self::Update(args) => commands::update::run(&globals()?, &args),
             Self::Events(args) => commands::events::run(&globals()?, &args),
+            Self::Checkpoint(args) => commands::checkpoint::run(&globals()?, &args),
+            Self::Restore(args) => commands::restore::run(&globals()?, &args),
             Self::Sync(args) => commands::sync::run(&globals()?, &args),
             Self::CreateScratch(args) => commands::create_scratch::run(&args),
             Self::PrepareDisk(args) => commands::prepare_disk::run(&args),
+            Self::VmTemplate(args) => commands::vm_template::run(&globals()?, &args),
             Self::Shim(args) => shim::run(&globals()?, &args),
             Self::HoldNetwork(args) => pod_network::run(&args),
         }
@@ -145,6 +149,9 @@ pub struct CreateArgs {
     /// Unix socket to copy the VM's serial console to.
     #[arg(long, value_name = "SOCKET")]
     pub vm_console: Option<PathBuf>,
+    /// The checkpoint that it is restored from.
+    #[arg(skip)]
+    pub restore: Option<RestoreOptions>,
 }
 
 /// What a further process is.
@@ -192,6 +199,13 @@ pub struct ExecArgs {
     /// How many descriptors after stderr to pass on.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub preserve_fds: u32,
+    /// A control group below the container's, for one of version 1's controllers or several; may
+    /// be given again.
+    #[arg(long, value_name = "[CONTROLLERS:]PATH")]
+    pub cgroup: Vec<String>,
+    /// Don't refuse a paused container; the process begins when it is resumed.
+    #[arg(long)]
+    pub ignore_paused: bool,
     /// File for the container shim's log (VM isolation).
     #[arg(long, value_name = "FILE")]
     pub shim_log: Option<PathBuf>,

@@ -3,6 +3,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Spec;
@@ -17,7 +18,7 @@ use super::guest_spec::{GuestSpec, PodView};
 use super::pod_network::PodNetwork;
 use super::progress::Progress;
 use super::service::vm_of;
-use super::{disks, hooks, shim, terminal};
+use super::{disks, hooks, inherited_fds, shim, terminal, vm_group};
 use crate::create::{Claimed, Service, Transaction};
 use crate::existing::{Main, value};
 use crate::globals::Globals;
@@ -61,15 +62,22 @@ impl Service for CreationService<'_> {
                 runtime_dir: entry.dir(),
                 stdio: None,
                 console_socket,
-                preserve_fds: args.preserve_fds,
+                inherited_fds: inherited_fds(args.preserve_fds)?,
                 no_pivot: args.no_pivot,
                 no_new_keyring: args.no_new_keyring,
+                cgroup_driver: globals.cgroup_driver(),
                 rootless: globals.rootless(),
             })?)
         })?;
         let resources = plan.resources().clone();
         flow.step("resources", || Ok(entry.put(value::RESOURCES, &resources)?))?;
-        let create = || Ok(Container { resources: resources.clone(), init: Some(plan.create()?) });
+        let create = || {
+            let init = match &args.restore {
+                Some(options) => plan.restore(options)?,
+                None => plan.create()?,
+            };
+            Ok(Container { resources: resources.clone(), init: Some(init) })
+        };
         let container = flow.acquire("container", create, |container| {
             let container = container.clone();
             Box::new(move || Ok(container.delete()?))
@@ -98,7 +106,7 @@ impl Service for CreationService<'_> {
 
     fn launch_vm(&mut self, flow: &mut Transaction) -> Result<Vm> {
         self.disks = Some(self.open_disks(flow)?);
-        let Claimed { globals, args, bundle, entry, .. } = &self.claimed;
+        let Claimed { globals, args, bundle, record, entry } = &self.claimed;
         let network = self.network.as_ref().map(PodNetwork::path);
         let options = flow.step("vm-options", || {
             let options = VmOptions::from_spec(&bundle.spec, &globals.config.vm)?;
@@ -119,6 +127,17 @@ impl Service for CreationService<'_> {
             }
             Ok(options)
         })?;
+        let group = flow.step("vm-group-plan", || {
+            vm_group::plan(&args.id, &bundle.spec, &options, record.sandbox_id.is_some())
+        })?;
+        if let Some(group) = &group {
+            let owner = Rc::clone(entry);
+            flow.step_with_undo(
+                "vm-group",
+                move || vm_group::remove(&owner),
+                || vm_group::create(entry, group),
+            )?;
+        }
         let directory = entry.dir().join("vm");
         let program = globals.config.vm_shim()?;
         let launch = Launch {
@@ -126,6 +145,7 @@ impl Service for CreationService<'_> {
             dir: directory.clone(),
             options,
             network,
+            cgroups: group.map_or_else(Vec::new, |group| group.directories()),
             console: args.vm_console.clone(),
             log_level: if globals.args.debug { "debug" } else { "info" }.to_owned(),
             log_json: globals.args.log_format == crate::cli::LogFormat::Json,
@@ -161,7 +181,12 @@ impl Service for CreationService<'_> {
             None => self.open_disks(flow)?,
         };
         let Claimed { globals, args, bundle, record, entry } = &self.claimed;
-        let network = self.network.as_ref().map(PodNetwork::path).or(record.netns.clone());
+        let network = match (&self.network, &record.netns) {
+            (Some(network), _) => Some(network.path()),
+            // That of a process that is gone; the VM still has it.
+            (None, Some(path)) if !path.exists() => vm.info()?.network,
+            (None, path) => path.clone(),
+        };
         let spec = flow.step("guest-spec", || {
             let pod = PodView::collect(&globals.store, record)?;
             GuestSpec::translate(&bundle.spec, record, &pod)

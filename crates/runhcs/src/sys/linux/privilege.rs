@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
+use runhcs_container::CgroupDriver;
 
 use super::cli::Rootless;
 use crate::globals::Globals;
@@ -14,6 +15,14 @@ impl Globals {
             Rootless::True => true,
             Rootless::False => false,
             Rootless::Auto => !is_privileged(),
+        }
+    }
+
+    /// Who makes the control groups of process-isolated containers.
+    pub fn cgroup_driver(&self) -> CgroupDriver {
+        match self.args.system.systemd_cgroup {
+            true => CgroupDriver::Systemd,
+            false => CgroupDriver::Directories,
         }
     }
 }

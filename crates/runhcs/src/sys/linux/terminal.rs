@@ -12,7 +12,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::pty::OpenptFlags;
-use rustix::termios::{OptionalActions, Termios, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
+use rustix::termios::{
+    OptionalActions, OutputModes, Termios, Winsize, tcgetattr, tcsetattr, tcsetwinsize,
+};
 
 /// Connects to a console socket.
 pub fn connect(path: &Path) -> Result<OwnedFd> {
@@ -29,7 +31,7 @@ pub fn own_pty(console_socket: &Path) -> Result<OwnedFd> {
     let name = rustix::pty::ptsname(&master, Vec::new()).context("name the terminal")?;
     let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).context("open the terminal")?;
     rustix::process::ioctl_tiocsctty(&slave).context("take the controlling terminal")?;
-    make_raw(slave.as_fd())?;
+    make_raw(slave.as_fd(), OutputModes::empty())?;
     let socket = connect(console_socket)?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -40,10 +42,12 @@ pub fn own_pty(console_socket: &Path) -> Result<OwnedFd> {
     Ok(slave)
 }
 
-fn make_raw(terminal: BorrowedFd<'_>) -> Result<Termios> {
+/// Raw, but for what is to be done with output.
+fn make_raw(terminal: BorrowedFd<'_>, output: OutputModes) -> Result<Termios> {
     let before = tcgetattr(terminal).context("read the terminal's mode")?;
     let mut raw = before.clone();
     raw.make_raw();
+    raw.output_modes |= output;
     tcsetattr(terminal, OptionalActions::Now, &raw).context("set the terminal to raw mode")?;
     Ok(before)
 }
@@ -60,7 +64,8 @@ impl Raw {
         if !rustix::termios::isatty(&stdin) {
             return Ok(Self(None));
         }
-        let before = make_raw(stdin.as_fd())?;
+        // The ends of lines are its business: a pty of the container's passes them as they are.
+        let before = make_raw(stdin.as_fd(), OutputModes::OPOST)?;
         let (earlier, mode) = (std::panic::take_hook(), before.clone());
         std::panic::set_hook(Box::new(move |panic| {
             restore(&mode);
@@ -104,8 +109,18 @@ impl Listener {
     /// Receives the master that somebody has sent already.
     pub fn receive(self) -> Result<OwnedFd> {
         let (connection, _) = self.socket.accept().context("accept on the console socket")?;
-        Ok(runhcs_container::receive_terminal(&connection)?)
+        let master = runhcs_container::receive_terminal(&connection)?;
+        keep_line_ends(&master)?;
+        Ok(master)
     }
+}
+
+/// Has a terminal pass the ends of lines as they are: who reads its output may be no terminal, and
+/// a terminal makes of them what it wants itself.
+fn keep_line_ends(master: &OwnedFd) -> Result<()> {
+    let mut mode = tcgetattr(master).context("read the terminal's mode")?;
+    mode.output_modes -= OutputModes::ONLCR;
+    tcsetattr(master, OptionalActions::Now, &mode).context("set the terminal's mode")
 }
 
 /// The size of standard input, in columns and rows, if that is a terminal that has one.

@@ -4,8 +4,8 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use runhcs_compute::Status;
-use serde_json::{Value, json};
+use runhcs_compute::{ContainerId, Stats, Status};
+use serde::Serialize;
 
 use crate::existing::Existing;
 use crate::globals::Globals;
@@ -17,10 +17,11 @@ pub fn run(globals: &Globals, args: &EventsArgs) -> Result<u8> {
     let (_, existing) = Existing::find(&globals.store, &args.id)?;
     // The words are runc's, which callers match.
     if existing.status()? == Status::Stopped {
-        bail!("container with id {} is not running", args.id);
+        let because = existing.because(Status::Stopped);
+        bail!("container with id {} is not running{because}", args.id);
     }
     if args.stats {
-        return print("stats", args, serde_json::to_value(existing.stats()?)?).map(|()| 0);
+        return print("stats", args, Some(existing.stats()?)).map(|()| 0);
     }
     let mut watch = existing.watch_oom()?;
     let mut known = None;
@@ -30,7 +31,7 @@ pub fn run(globals: &Globals, args: &EventsArgs) -> Result<u8> {
         let notice = watch.wait(known, left)?;
         // What happened before the watch began is not told.
         for _ in known.unwrap_or(notice.total)..notice.total {
-            print("oom", args, Value::Null)?;
+            print("oom", args, None)?;
         }
         known = Some(notice.total);
         if notice.ended || existing.status()? == Status::Stopped {
@@ -38,7 +39,7 @@ pub fn run(globals: &Globals, args: &EventsArgs) -> Result<u8> {
         }
         if Instant::now() >= due {
             match existing.stats() {
-                Ok(stats) => print("stats", args, serde_json::to_value(stats)?)?,
+                Ok(stats) => print("stats", args, Some(stats))?,
                 // It may have ended since it was looked at.
                 Err(_) if existing.status()? == Status::Stopped => return Ok(0),
                 Err(error) => return Err(error),
@@ -48,11 +49,17 @@ pub fn run(globals: &Globals, args: &EventsArgs) -> Result<u8> {
     }
 }
 
-fn print(kind: &str, args: &EventsArgs, data: Value) -> Result<()> {
-    let mut line = json!({ "type": kind, "id": args.id });
-    if !data.is_null() {
-        line["data"] = data;
-    }
+/// An event, its fields in runc's order; there are callers that look at the text.
+#[derive(Serialize)]
+struct Event<'a> {
+    r#type: &'static str,
+    id: &'a ContainerId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Stats>,
+}
+
+fn print(kind: &'static str, args: &EventsArgs, data: Option<Stats>) -> Result<()> {
+    let line = serde_json::to_string(&Event { r#type: kind, id: &args.id, data })?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).context("write to standard output")
 }

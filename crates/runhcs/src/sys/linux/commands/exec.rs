@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{BoxBuilder, Capability, Process, Spec};
 use runhcs_compute::Status;
-use runhcs_container::ExecOptions;
+use runhcs_container::{ExecCgroup, ExecOptions};
 
 use crate::cli::{ExecArgs, split_id};
 use crate::existing::{Existing, config};
 use crate::globals::Globals;
 use crate::pid_file;
 use crate::sys::terminal::{self, Listener};
-use crate::sys::{foreground, shim};
+use crate::sys::{foreground, inherited_fds, shim};
 
 /// Runs a process in a container and returns its exit code, or 0 at once if detached.
 pub fn run(globals: &Globals, args: &ExecArgs) -> Result<u8> {
@@ -20,8 +20,13 @@ pub fn run(globals: &Globals, args: &ExecArgs) -> Result<u8> {
     let (entry, existing) = Existing::find(&globals.store, &id)?;
     match existing.status()? {
         Status::Running | Status::Created => {}
-        Status::Stopped => bail!("cannot exec in a stopped container: {id}"),
-        Status::Paused => bail!("cannot exec in a paused container: {id}"),
+        Status::Paused if args.ignore_paused => {}
+        Status::Stopped => {
+            bail!("cannot exec in a stopped container: {id}{}", existing.because(Status::Stopped))
+        }
+        Status::Paused => {
+            bail!("cannot exec in a paused container: {id} (use --ignore-paused to override)")
+        }
         Status::Creating => bail!("cannot exec in container {id} that is being created"),
     }
     let spec = config(&entry)?;
@@ -45,7 +50,9 @@ pub fn run(globals: &Globals, args: &ExecArgs) -> Result<u8> {
                 process: &process,
                 stdio: None,
                 console_socket,
-                preserve_fds: args.preserve_fds,
+                inherited_fds: inherited_fds(args.preserve_fds)?,
+                cgroup: cgroup(&args.cgroup)?,
+                ignore_paused: args.ignore_paused,
             };
             container.exec(&spec, options)?.pid
         }
@@ -69,8 +76,14 @@ fn exec_in_vm(
     console_socket: Option<PathBuf>,
 ) -> Result<u32> {
     let container = existing.vm_container().context("the container has no compute service")?;
-    if args.preserve_fds > 0 {
-        bail!("--preserve-fds can't be used with a container in a VM");
+    for (option, given) in [
+        ("--preserve-fds", args.preserve_fds > 0),
+        ("--cgroup", !args.cgroup.is_empty()),
+        ("--ignore-paused", args.ignore_paused && existing.status()? == Status::Paused),
+    ] {
+        if given {
+            bail!("{option} can't be used with a container in a VM");
+        }
     }
     let key = container.vm.create_process(&container.id, process)?;
     let target = shim::Target {
@@ -137,6 +150,32 @@ fn process(args: &ExecArgs, program: &[String], spec: &Spec) -> Result<Process> 
     Ok(process)
 }
 
+/// What the options `--cgroup` say together: a path, or paths for version 1's controllers.
+fn cgroup(options: &[String]) -> Result<ExecCgroup> {
+    if options.is_empty() {
+        return Ok(ExecCgroup::Container);
+    }
+    let mut places: Vec<(String, PathBuf)> = Vec::new();
+    for option in options {
+        let Some((controllers, path)) = option.split_once(':') else {
+            if options.len() > 1 {
+                bail!("--cgroup {option:?}: of several, each names its controllers, as cpu:path");
+            }
+            return Ok(ExecCgroup::Below(option.into()));
+        };
+        for controller in controllers.split(',') {
+            if controller.is_empty() {
+                bail!("--cgroup {option:?}: a controller's name is missing before the colon");
+            }
+            if places.iter().any(|(other, _)| other == controller) {
+                bail!("--cgroup: controller {controller} is given more than once");
+            }
+            places.push((controller.to_owned(), path.into()));
+        }
+    }
+    Ok(ExecCgroup::ByController(places))
+}
+
 fn parse_user(text: &str) -> Result<(u32, Option<u32>)> {
     let number = |part: &str| {
         part.parse::<u32>().with_context(|| {
@@ -169,6 +208,10 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> Result<()> {
         let (bounding, effective, permitted) =
             (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
         sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+        if sets.inheritable().as_ref().is_some_and(|set| set.contains(&capability)) {
+            let ambient = with(sets.ambient());
+            sets.set_ambient(ambient);
+        }
     }
     process.set_capabilities(Some(sets));
     Ok(())
@@ -216,6 +259,35 @@ mod tests {
         assert!(process.env().as_ref().unwrap().contains(&"A=b".to_owned()));
         let caps = process.capabilities().as_ref().unwrap();
         assert!(caps.effective().as_ref().unwrap().contains(&Capability::SysPtrace));
+    }
+
+    #[test]
+    fn an_inheritable_capability_becomes_ambient() {
+        let mut spec = runhcs_spec::default_spec();
+        let mut process = spec.process().clone().unwrap();
+        let mut sets = process.capabilities().clone().unwrap();
+        sets.set_inheritable(Some([Capability::Syslog].into()));
+        process.set_capabilities(Some(sets));
+        spec.set_process(Some(process));
+        let args = args(&["-c", "syslog", "-c", "chown", "box", "ls"]);
+        let process = super::process(&args, &["ls".to_owned()], &spec).unwrap();
+        let ambient = process.capabilities().as_ref().unwrap().ambient().clone().unwrap();
+        assert!(ambient.contains(&Capability::Syslog) && !ambient.contains(&Capability::Chown));
+    }
+
+    #[test]
+    fn groups_are_one_path_or_paths_of_controllers() {
+        let parse =
+            |options: &[&str]| cgroup(&options.iter().map(|o| (*o).to_owned()).collect::<Vec<_>>());
+        assert_eq!(parse(&[]).unwrap(), ExecCgroup::Container);
+        assert_eq!(parse(&["a/b"]).unwrap(), ExecCgroup::Below("a/b".into()));
+        let places = [("cpu", "x"), ("cpuacct", "x"), ("memory", "y")];
+        let places = places.map(|(name, path)| (name.to_owned(), PathBuf::from(path))).to_vec();
+        let several = parse(&["cpu,cpuacct:x", "memory:y"]).unwrap();
+        assert_eq!(several, ExecCgroup::ByController(places));
+        for options in [&["a", "b"][..], &[":a"], &["cpu,:a"], &["cpu:a", "cpu:b"]] {
+            assert!(parse(options).is_err(), "{options:?}");
+        }
     }
 
     #[test]
