@@ -134,7 +134,9 @@ fn a_host_mount_is_not_kept_busy() {
     let pids = pod.processes();
     for (pid, name) in pids {
         let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
-        let allowed = |line: &str| line.contains("runhcs-vm") || line.contains("runhcs-share");
+        let allowed = |line: &str| {
+            ["runhcs-vm", "runhcs-share", "runhcs-qemu"].iter().any(|n| line.contains(n))
+        };
         let others: Vec<&str> = mounts.lines().filter(|line| !allowed(line)).collect();
         assert!(others.is_empty(), "{name} sees {others:?}");
     }
