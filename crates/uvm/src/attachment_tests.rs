@@ -164,5 +164,5 @@ fn a_shim_that_goes_away_is_an_error() {
     let (status, _) = run_with_pipes(attachment);
     let error = status.unwrap_err();
     let source = std::error::Error::source(&error).unwrap().to_string();
-    assert!(source.contains("gone away"), "{error}: {source}");
+    assert!(source.contains("lost with its VM shim"), "{error}: {source}");
 }
