@@ -69,6 +69,8 @@ fn what_is_no_option_is_refused_by_its_name() {
         let socket = h.path("console");
         let verb = ["create", "--vm-console", socket.to_str().unwrap()];
         h.new_container(&verb, &bundle, "box").refused("the VM is to have no console");
+        let verb = ["create", "--preserve-fds", "1"];
+        h.new_container(&verb, &bundle, "box").refused("--preserve-fds can't be used with VM");
         // Only QEMU knows what it can do.
         let bundle = bundle.edit(|config| {
             config["annotations"] = json!({ "io.runhcs.vm.cpu-features": "+no-such-feature" });
@@ -145,5 +147,51 @@ fn a_vm_can_be_on_huge_pages() {
         assert_eq!(before - free(), 64);
         h.runhcs(&["exec", "box", "true"]).ok();
         h.runhcs(&["delete", "--force", "box"]).ok();
+    });
+}
+
+#[test]
+fn a_vm_grows_as_far_as_it_may() {
+    Harness::run(Isolation::Vm, "growing", |h| {
+        h.write_config("machine = \"q35\"\nmax-memory-mib = 512\nmax-vcpus = 3");
+        let bundle = Bundle::new(h, "box", &["sleep", "1000"]);
+        h.new_container(&["run", "--detach"], &bundle, "box").ok();
+        let count = || {
+            let script = "grep MemTotal /proc/meminfo | tr -dc 0-9; echo
+                grep -c '^processor' /proc/cpuinfo; cat /sys/fs/cgroup/memory.max";
+            let shown = h.runhcs(&["exec", "box", "sh", "-c", script]).ok().stdout;
+            let lines: Vec<&str> = shown.lines().collect();
+            (lines[0].parse::<u64>().unwrap() >> 10, lines[1].to_owned(), lines[2].to_owned())
+        };
+        let update = |options: &[&str]| h.runhcs(&[&["update"], options, &["box"]].concat());
+        let (before, vcpus, _) = count();
+        assert!(before < 256 && vcpus == "1", "{before} {vcpus}");
+        // What fits changes nothing of the VM.
+        update(&["--memory", "100M", "--cpu-quota", "50000", "--cpu-period", "100000"]).ok();
+        assert_eq!(count(), (before, "1".to_owned(), (100 << 20).to_string()));
+        update(&["--memory", "300M", "--cpu-quota", "150000", "--cpu-period", "100000"]).ok();
+        let (after, vcpus, limit) = count();
+        assert!(after > before + 200 && vcpus == "2", "{before} {after} {vcpus}");
+        assert_eq!(limit, (300 << 20).to_string());
+        // The new memory is used, also by the shared file system, which reads into it.
+        let big = std::fs::File::create(bundle.path().join("rootfs/big")).unwrap();
+        big.set_len(200 << 20).unwrap();
+        let read = ["exec", "box", "dd", "if=/big", "of=/dev/null", "bs=200M", "count=1"];
+        h.runhcs(&read).ok();
+        update(&["--memory", "513M"]).refused("it has 512 MiB and may grow to 512");
+        update(&["--cpu-quota", "400000", "--cpu-period", "100000"])
+            .refused("a quota of 4 processors is more than the VM has: 2, and it may grow to 3");
+        assert_eq!(count().2, (300 << 20).to_string());
+        h.runhcs(&["delete", "--force", "box"]).ok();
+
+        h.write_config("");
+        let bundle = Bundle::new(h, "fixed", &["sleep", "1000"]);
+        h.new_container(&["run", "--detach"], &bundle, "fixed").ok();
+        h.runhcs(&["update", "--memory", "257M", "fixed"]).refused("may grow to 256");
+        h.runhcs(&["delete", "--force", "fixed"]).ok();
+        h.write_config("max-vcpus = 2");
+        let bundle = Bundle::new(h, "never", &["true"]);
+        h.new_container(&["create"], &bundle, "never")
+            .refused("io.runhcs.vm.max-vcpus: a VM of the machine type microvm can't grow");
     });
 }

@@ -7,6 +7,7 @@ mod boot;
 mod disks;
 mod engine;
 mod entropy;
+mod hardware;
 mod log;
 mod namespaces;
 mod network;

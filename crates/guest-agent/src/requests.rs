@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use crate::server::Server;
-use crate::{network, processes, reaper};
+use crate::{hardware, network, processes, reaper};
 
 /// Greets the host and serves it until it hangs up.
 pub async fn serve(
@@ -116,6 +116,10 @@ async fn answer(server: &Rc<Server>, request: Request) -> Result<Reply, Failure>
         Request::DeleteContainer(id) => server.delete(&id).await.map(done),
         Request::DeleteProcess(key) => server.forget(&key).map(done),
         Request::ConfigureNetwork(network) => match network::configure(*network).await {
+            Ok(()) => Ok(Reply::Done),
+            Err(error) => Err(Failure::Other(error.chain().map(ToString::to_string).collect())),
+        },
+        Request::UseHardware(wanted) => match hardware::take_into_use(wanted).await {
             Ok(()) => Ok(Reply::Done),
             Err(error) => Err(Failure::Other(error.chain().map(ToString::to_string).collect())),
         },

@@ -111,6 +111,9 @@ pub enum Request {
     /// Makes the guest's first network namespace hold the pod's network, also when it held another
     /// before. Answered by `Done`.
     ConfigureNetwork(Box<Network>),
+    /// Takes what the VM was given while it runs into use, and waits until it has at least this.
+    /// Answered by `Done`.
+    UseHardware(Hardware),
     /// Answered by `Done` at once, whatever else is under way.
     Ping,
     /// Writes back what the guest has cached and answers `Done`; the VM may then be stopped.
@@ -138,6 +141,7 @@ impl Request {
             Self::DeleteContainer(_) => "delete container",
             Self::DeleteProcess(_) => "forget process",
             Self::ConfigureNetwork(_) => "configure network",
+            Self::UseHardware(_) => "use hardware",
             Self::Ping => "ping",
             Self::Sync => "sync",
         }
@@ -162,9 +166,21 @@ impl Request {
             | Self::PauseContainer(id)
             | Self::ResumeContainer(id)
             | Self::DeleteContainer(id) => id,
-            Self::ConfigureNetwork(_) | Self::Ping | Self::Sync => return None,
+            Self::ConfigureNetwork(_) | Self::UseHardware(_) | Self::Ping | Self::Sync => {
+                return None;
+            }
         })
     }
+}
+
+/// How large a VM is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hardware {
+    /// Its memory, in MiB.
+    pub memory_mib: u64,
+    /// Its virtual CPUs.
+    pub vcpus: u32,
 }
 
 /// Makes a container from paths that are valid in the guest.

@@ -10,7 +10,7 @@ use oci_spec::runtime::Spec;
 use runhcs_compute::{ContainerId, ExitStatus};
 use serde::{Deserialize, Serialize};
 
-use crate::guest::{self, DiskPurpose, Failure, ProcessKey, TerminalSize};
+use crate::guest::{self, DiskPurpose, Failure, Hardware, ProcessKey, TerminalSize};
 
 /// What the command asks of the VM shim.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -35,6 +35,14 @@ pub enum Request {
     /// Passed on to the agent as it is. `CreateContainer`, `DeleteContainer` and `WaitProcess`
     /// are refused here. Answered by `Guest`.
     Guest(guest::Request),
+    /// Has the VM grow, if it must, so that a container can use up its limits. Answered by
+    /// `Guest(Done)`.
+    Fit {
+        /// What the limits come to; 0 where there is none.
+        limits: Hardware,
+        /// What the guest should have in memory besides, in MiB, if the VM may grow so far.
+        reserve_mib: u64,
+    },
     /// Has the VM follow what was changed in the pod's network namespace. Answered by `Guest(Done)`.
     SyncNetwork,
     /// Stops the VM and ends the shim. Answered by `Guest(Done)` once nothing is left of the VM

@@ -25,6 +25,6 @@ pub use isolation::{
 pub use scratch::Scratch;
 pub use validate::{has_own_pid_namespace, validate_process};
 pub use vm_options::{
-    Accelerator, Console, DEFAULT_INITRAMFS, DEFAULT_KERNEL, DEFAULT_TEMPLATES, Entropy, Machine,
-    TemplateUse, VmDefaults, VmOptions,
+    Accelerator, Console, DEFAULT_INITRAMFS, DEFAULT_KERNEL, DEFAULT_TEMPLATES, Entropy,
+    GUEST_OVERHEAD_MIB, Machine, TemplateUse, VmDefaults, VmOptions,
 };

@@ -34,7 +34,7 @@ const DEFAULT_MEMORY_MIB: u64 = 256;
 /// The unit of a VM's memory on huge pages, in MiB.
 const HUGE_PAGE_MIB: u64 = 2;
 /// What guest kernel and agent need beside the container, in MiB.
-const GUEST_OVERHEAD_MIB: u64 = 128;
+pub const GUEST_OVERHEAD_MIB: u64 = 128;
 const DEFAULT_QEMU: &str = "qemu-system-x86_64";
 /// Long enough for a machine without virtualisation and with other work to do.
 const DEFAULT_BOOT_TIMEOUT_SECONDS: u64 = 60;
@@ -55,12 +55,16 @@ pub struct VmDefaults {
     pub kernel_args: Option<String>,
     /// Memory in MiB.
     pub memory_mib: Option<u64>,
+    /// To how many MiB of memory the VM may grow.
+    pub max_memory_mib: Option<u64>,
     /// Whether all memory is taken from the host at once.
     pub preallocate_memory: Option<bool>,
     /// Whether the memory is the host's huge pages of 2 MiB.
     pub huge_pages: Option<bool>,
     /// Number of virtual CPUs.
     pub vcpus: Option<u32>,
+    /// To how many virtual CPUs the VM may grow.
+    pub max_vcpus: Option<u32>,
     /// Features of the virtual CPUs: `+name` or `-name`, separated by commas.
     pub cpu_features: Option<String>,
     /// What runs the guest's instructions.
@@ -99,12 +103,16 @@ pub struct VmOptions {
     pub kernel_args: String,
     /// Memory in MiB, at least 64.
     pub memory_mib: u64,
+    /// To how many MiB of memory the VM may grow, more than it has; `None` if it may not.
+    pub max_memory_mib: Option<u64>,
     /// Whether all memory is taken from the host at once.
     pub preallocate_memory: bool,
     /// Whether the memory is the host's huge pages of 2 MiB.
     pub huge_pages: bool,
     /// Number of virtual CPUs, at least 1.
     pub vcpus: u32,
+    /// To how many virtual CPUs the VM may grow, more than it has; `None` if it may not.
+    pub max_vcpus: Option<u32>,
     /// Features of the virtual CPUs, as QEMU takes them; may be empty.
     pub cpu_features: String,
     /// What runs the guest's instructions.
@@ -159,6 +167,7 @@ impl VmOptions {
             annotated.0.memory_mib.unwrap_or_else(|| weaker.max(needed_memory_mib(spec)));
         let Checked(merged) = annotated.or(object).or(defaults);
         let huge_pages = merged.huge_pages.unwrap_or_default();
+        let (machine, vcpus) = (merged.machine.unwrap_or_default(), merged.vcpus.unwrap_or(1));
         Ok(Self {
             kernel: merged.kernel.unwrap_or_else(|| DEFAULT_KERNEL.into()),
             initramfs: merged.initramfs.unwrap_or_else(|| DEFAULT_INITRAMFS.into()),
@@ -168,12 +177,18 @@ impl VmOptions {
             } else {
                 memory_mib
             },
+            max_memory_mib: grows(
+                MAX_MEMORY_MIB,
+                merged.max_memory_mib.filter(|most| *most > memory_mib),
+                machine,
+            )?,
             preallocate_memory: merged.preallocate_memory.unwrap_or_default(),
             huge_pages,
-            vcpus: merged.vcpus.unwrap_or(1),
+            vcpus,
+            max_vcpus: grows(MAX_VCPUS, merged.max_vcpus.filter(|most| *most > vcpus), machine)?,
             cpu_features: merged.cpu_features.unwrap_or_default(),
             accelerator: merged.accelerator.unwrap_or_default(),
-            machine: merged.machine.unwrap_or_default(),
+            machine,
             console: merged.console.unwrap_or_default(),
             entropy: merged.entropy.unwrap_or_default(),
             disk_bandwidth: merged.disk_bandwidth.and_then(NonZeroU64::new),
@@ -191,6 +206,15 @@ impl VmOptions {
             uid_base: merged.uid_base.unwrap_or(DEFAULT_UID_BASE),
         })
     }
+}
+
+/// How far a VM may grow, if its machine type lets it.
+fn grows<T>(name: &str, most: Option<T>, machine: Machine) -> Result<Option<T>> {
+    if most.is_some() && machine == Machine::Microvm {
+        let message = "a VM of the machine type microvm can't grow; choose q35";
+        return Err(Error::invalid(name, message));
+    }
+    Ok(most)
 }
 
 /// What one source says, every value in its range.
@@ -215,6 +239,12 @@ impl Checked {
         }
         if let Some(count) = vcpus {
             named(&entry("vcpus"), value::vcpus(&count.to_string()))?;
+        }
+        if let Some(mib) = file.max_memory_mib {
+            named(&entry("max-memory-mib"), value::memory_mib(&mib.to_string()))?;
+        }
+        if let Some(count) = file.max_vcpus {
+            named(&entry("max-vcpus"), value::vcpus(&count.to_string()))?;
         }
         if let Some(features) = &file.cpu_features {
             named(&entry("cpu-features"), value::cpu_features(features))?;
@@ -298,6 +328,8 @@ impl Checked {
                 all,
                 &[(MEMORY_MIB, &value::memory_mib), (MODEL_MEMORY, &value::memory_mib)],
             )?,
+            max_memory_mib: annotated(all, &[(names::MAX_MEMORY_MIB, &value::memory_mib)])?,
+            max_vcpus: annotated(all, &[(MAX_VCPUS, &value::vcpus)])?,
             preallocate_memory: annotated(
                 all,
                 &[
@@ -338,6 +370,8 @@ impl Checked {
             initramfs: strong.initramfs.or(weak.initramfs),
             kernel_args: strong.kernel_args.or(weak.kernel_args),
             memory_mib: strong.memory_mib.or(weak.memory_mib),
+            max_memory_mib: strong.max_memory_mib.or(weak.max_memory_mib),
+            max_vcpus: strong.max_vcpus.or(weak.max_vcpus),
             preallocate_memory: strong.preallocate_memory.or(weak.preallocate_memory),
             huge_pages: strong.huge_pages.or(weak.huge_pages),
             vcpus: strong.vcpus.or(weak.vcpus),

@@ -17,7 +17,7 @@ pub mod template;
 mod trees;
 mod vm;
 
-pub use attachment::{Attachment, LocalStdio};
+pub use attachment::{Attachment, Ended, LeftBehind, LocalStdio};
 pub use container::VmContainer;
 pub use launch::{Launch, SUCCESS};
 pub use vm::Vm;

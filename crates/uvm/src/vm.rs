@@ -11,6 +11,7 @@ use oci_spec::runtime::{Process, Spec};
 use runhcs_compute::{ContainerId, Error, Result};
 use runhcs_protocol::guest::{self, Failure, ProcessKey, TerminalSize};
 use runhcs_protocol::shim::{CreateContainer, Disk, Info, Reply, Request, StandIn};
+use runhcs_spec::GUEST_OVERHEAD_MIB;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -217,6 +218,20 @@ impl Vm {
         match check(operation, None, answered.reply)? {
             guest::Reply::Done => Ok(()),
             reply => Err(unexpected(operation, &Reply::Guest(reply))),
+        }
+    }
+
+    /// Has the VM grow, if it must, so that a container can use up its limits.
+    ///
+    /// # Errors
+    /// If it may not grow so far; then nothing has changed.
+    pub(crate) fn fit(&self, id: &ContainerId, limits: guest::Hardware) -> Result<()> {
+        let operation = format!("have the virtual machine hold what container {id} may use");
+        let request = Request::Fit { limits, reserve_mib: GUEST_OVERHEAD_MIB };
+        let answered = self.ask(&operation, &request)?;
+        match check(&operation, Some(id), answered.reply)? {
+            guest::Reply::Done => Ok(()),
+            reply => Err(unexpected(&operation, &Reply::Guest(reply))),
         }
     }
 

@@ -19,10 +19,11 @@ use crate::agent::{self, Agent, Greeted};
 use crate::child::Child;
 use crate::console::Console;
 use crate::disks::Disks;
+use crate::growth::Growth;
 use crate::inherit::Inherit;
 use crate::lost::Lost;
 use crate::network::{Carried, Link, MICROVM_DEVICES};
-use crate::pod::Pod;
+use crate::pod::{Hardware, Pod};
 use crate::qemu::accelerator::Usable;
 use crate::qemu::{self, Monitor, Start};
 use crate::share::Namespace;
@@ -142,8 +143,12 @@ impl Machine {
             None => None,
         };
         tracing::debug!(elapsed = ?started.elapsed(), "the network is set up");
-        let disks = Disks::new(monitor.clone());
-        let pod = Pod::new(agent, vsock.dialer, lost.clone(), info, share, disks, network.clone());
+        let hardware = Hardware {
+            disks: Disks::new(monitor.clone()),
+            growth: Growth::new(monitor.clone(), agent.clone(), options),
+        };
+        let pod =
+            Pod::new(agent, vsock.dialer, lost.clone(), info, share, hardware, network.clone());
         let machine = Self { qemu, virtiofs, vsock_ended: vsock.ended, monitor, observer, network };
         Ok((machine, Rc::new(pod)))
     }

@@ -17,6 +17,7 @@ mod daemon;
 mod detached;
 mod disks;
 mod frames;
+mod growth;
 mod inherit;
 mod log;
 mod lost;

@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 
 use crate::agent::{Agent, NoReply};
 use crate::disks::{Disks, Uses};
+use crate::growth::Growth;
 use crate::lost::Lost;
 use crate::network::Link;
 use crate::share::{ShareTree, Shared, Tree};
@@ -29,6 +30,14 @@ struct Brought {
     _trees: Shared,
 }
 
+/// What of the VM's hardware comes and goes.
+pub struct Hardware {
+    /// Its disks.
+    pub disks: Disks,
+    /// Its memory and processors.
+    pub growth: Growth,
+}
+
 /// The pod in the VM.
 pub struct Pod {
     /// The guest agent.
@@ -41,7 +50,7 @@ pub struct Pod {
     pub info: Info,
     network: Option<Rc<Link>>,
     share: RefCell<ShareTree>,
-    disks: Disks,
+    hardware: Hardware,
     containers: RefCell<HashMap<ContainerId, Slot>>,
     processes: RefCell<HashMap<ProcessKey, Process>>,
 }
@@ -63,7 +72,7 @@ impl Pod {
         lost: Lost,
         info: Info,
         share: ShareTree,
-        disks: Disks,
+        hardware: Hardware,
         network: Option<Rc<Link>>,
     ) -> Self {
         Self {
@@ -73,7 +82,7 @@ impl Pod {
             info,
             network,
             share: RefCell::new(share),
-            disks,
+            hardware,
             containers: RefCell::default(),
             processes: RefCell::default(),
         }
@@ -99,7 +108,7 @@ impl Pod {
             let mut trees = descriptors;
             let files = trees.split_off(1 + mounts.len());
             let shared = self.share(&mut spec, &mounts, trees, has_scratch(&disks))?;
-            let plugged = self.disks.plug(disks.into_iter().zip(files).collect()).await;
+            let plugged = self.hardware.disks.plug(disks.into_iter().zip(files).collect()).await;
             let disks = plugged.map_err(|error| refuse(format!("{error:#}")))?;
             match self.create_in_guest(&id, spec, &disks).await {
                 Ok(reply) => {
@@ -107,7 +116,7 @@ impl Pod {
                     Ok(reply)
                 }
                 Err(error) => {
-                    self.disks.release(disks).await;
+                    self.hardware.disks.release(disks).await;
                     Err(error)
                 }
             }
@@ -156,7 +165,7 @@ impl Pod {
                 Err(error) => return Err(error),
             }
             if let Some(brought) = slot.take() {
-                self.disks.release(brought.disks).await;
+                self.hardware.disks.release(brought.disks).await;
             }
             self.processes.borrow_mut().retain(|key, _| key.container != *id);
             Ok(Reply::Done)
@@ -164,6 +173,12 @@ impl Pod {
         .await;
         self.forget_if_unused(id, slot);
         result
+    }
+
+    /// Has the VM grow, if it must, to what a container's limits come to.
+    pub async fn fit(&self, limits: guest::Hardware, reserve_mib: u64) -> Result<Reply, NoReply> {
+        let fitted = self.hardware.growth.fit(limits, reserve_mib).await;
+        fitted.map(|()| Reply::Done).map_err(|error| refuse(format!("{error:#}")))
     }
 
     /// Has the guest follow the pod's network.

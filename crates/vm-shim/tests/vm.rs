@@ -96,7 +96,7 @@ fn stdio_exit_codes_and_signals() {
         stdout: stdout.as_fd(),
         stderr: stdout.as_fd(),
     };
-    let status = attachment.run(stdio).unwrap();
+    let status = attachment.run(stdio).unwrap().status;
     assert_ne!(status, ExitStatus::Exited(0));
     yes.delete().unwrap();
     let (left, attachment) = start(&vm, "left", &spec(root.path(), &["sleep", "1000"], vec![]));

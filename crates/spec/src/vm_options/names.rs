@@ -13,9 +13,11 @@ pub const KERNEL: &str = "io.runhcs.vm.kernel";
 pub const INITRAMFS: &str = "io.runhcs.vm.initramfs";
 pub const KERNEL_ARGS: &str = "io.runhcs.vm.kernel-args";
 pub const MEMORY_MIB: &str = "io.runhcs.vm.memory-mib";
+pub const MAX_MEMORY_MIB: &str = "io.runhcs.vm.max-memory-mib";
 pub const PREALLOCATE_MEMORY: &str = "io.runhcs.vm.preallocate-memory";
 pub const HUGE_PAGES: &str = "io.runhcs.vm.huge-pages";
 pub const VCPUS: &str = "io.runhcs.vm.vcpus";
+pub const MAX_VCPUS: &str = "io.runhcs.vm.max-vcpus";
 pub const CPU_FEATURES: &str = "io.runhcs.vm.cpu-features";
 pub const ACCELERATOR: &str = "io.runhcs.vm.accelerator";
 pub const MACHINE: &str = "io.runhcs.vm.machine";
@@ -28,7 +30,7 @@ pub const BOOT_TIMEOUT: &str = "io.runhcs.vm.boot-timeout-seconds";
 
 /// Our own names of VM options. QEMU's path is not among them: who may annotate a pod is not
 /// always one who may choose what the host executes.
-pub const OWN: [&str; 16] = [
+pub const OWN: [&str; 18] = [
     ACCELERATOR,
     BOOT_TIMEOUT,
     CONSOLE,
@@ -41,6 +43,8 @@ pub const OWN: [&str; 16] = [
     KERNEL,
     KERNEL_ARGS,
     MACHINE,
+    MAX_MEMORY_MIB,
+    MAX_VCPUS,
     MEMORY_MIB,
     PREALLOCATE_MEMORY,
     TEMPLATE,

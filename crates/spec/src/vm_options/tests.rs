@@ -21,9 +21,11 @@ fn built_in() -> VmOptions {
         initramfs: DEFAULT_INITRAMFS.into(),
         kernel_args: String::new(),
         memory_mib: 256,
+        max_memory_mib: None,
         preallocate_memory: false,
         huge_pages: false,
         vcpus: 1,
+        max_vcpus: None,
         cpu_features: String::new(),
         accelerator: Accelerator::Auto,
         machine: Machine::Microvm,
@@ -45,9 +47,11 @@ fn file() -> VmDefaults {
         initramfs: Some("/file/initramfs".into()),
         kernel_args: Some("file=1".into()),
         memory_mib: Some(300),
+        max_memory_mib: Some(600),
         preallocate_memory: Some(true),
         huge_pages: Some(true),
         vcpus: Some(3),
+        max_vcpus: Some(6),
         cpu_features: Some("-avx".into()),
         accelerator: Some(Accelerator::Kvm),
         machine: Some(Machine::Q35),
@@ -73,9 +77,11 @@ fn every_source_overrides_the_weaker_ones() {
         initramfs: "/file/initramfs".into(),
         kernel_args: "file=1".into(),
         memory_mib: 300,
+        max_memory_mib: Some(600),
         preallocate_memory: true,
         huge_pages: true,
         vcpus: 3,
+        max_vcpus: Some(6),
         cpu_features: "-avx".to_owned(),
         accelerator: Accelerator::Kvm,
         machine: Machine::Q35,
@@ -107,7 +113,8 @@ fn every_source_overrides_the_weaker_ones() {
         KERNEL: "/own/kernel", INITRAMFS: "/own/initramfs", KERNEL_ARGS: " own=1 ",
         MEMORY_MIB: "64", VCPUS: "5", ACCELERATOR: "tcg", MACHINE: "microvm", BOOT_TIMEOUT: "1",
         TEMPLATE: "never",
-        PREALLOCATE_MEMORY: "false", HUGE_PAGES: "false", CPU_FEATURES: " +a.b , -c-d_e,",
+        PREALLOCATE_MEMORY: "false", HUGE_PAGES: "false", MAX_MEMORY_MIB: "64",
+        MAX_VCPUS: "5", CPU_FEATURES: " +a.b , -c-d_e,",
         CONSOLE: "log", ENTROPY: "cpu", DISK_BANDWIDTH: "7", DISK_IOPS: "0",
     });
     let expected = VmOptions {
@@ -115,9 +122,11 @@ fn every_source_overrides_the_weaker_ones() {
         initramfs: "/own/initramfs".into(),
         kernel_args: "own=1".into(),
         memory_mib: 64,
+        max_memory_mib: None,
         preallocate_memory: false,
         huge_pages: false,
         vcpus: 5,
+        max_vcpus: None,
         cpu_features: "+a.b,-c-d_e".to_owned(),
         accelerator: Accelerator::Tcg,
         machine: Machine::Microvm,
@@ -187,6 +196,21 @@ fn the_models_other_names_are_known_refused_or_unknown() {
         let error = ignored(&[(&name, value)]).unwrap_err();
         assert!(error.starts_with(&format!("{name}: {message}")), "{error}");
         assert_eq!(annotated_with(&[(&name, value)]).unwrap_err(), error);
+    }
+}
+
+#[test]
+fn only_some_machines_grow() {
+    let q35 = (MACHINE, "q35");
+    let found = annotated_with(&[q35, (MAX_MEMORY_MIB, "512"), (MAX_VCPUS, "4")]).unwrap();
+    assert_eq!((found.max_memory_mib, found.max_vcpus), (Some(512), Some(4)));
+    // What is no more than the VM has says nothing.
+    let found = annotated_with(&[(MAX_MEMORY_MIB, "256"), (MAX_VCPUS, "1")]).unwrap();
+    assert_eq!((found.max_memory_mib, found.max_vcpus), (None, None));
+    for name in [MAX_MEMORY_MIB, MAX_VCPUS] {
+        let error =
+            annotated_with(&[(name, if name == MAX_VCPUS { "2" } else { "257" })]).unwrap_err();
+        assert!(error.starts_with(&format!("{name}: a VM of the machine type")), "{error}");
     }
 }
 

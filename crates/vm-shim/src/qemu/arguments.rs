@@ -12,6 +12,7 @@ use runhcs_uvm::Launch;
 
 use super::accelerator::Usable;
 use super::drives::{CONTROLLER, THROTTLE};
+use super::hotplug::MEMORY_SLOTS;
 use super::{root, timestamp};
 use crate::agent_log;
 use crate::network::Device;
@@ -150,8 +151,8 @@ pub fn for_machine(options: &VmOptions, accelerator: Usable, given: bool) -> Vec
     push(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
     push(&["-machine", machine(options)]);
     push(&["-accel", accelerator.argument()]);
-    push(&["-cpu", &cpu(options, accelerator), "-smp", &options.vcpus.to_string()]);
-    push(&["-m", &format!("{}M", options.memory_mib), "-object", &memory(options, given)]);
+    push(&["-cpu", &cpu(options, accelerator), "-smp", &vcpus(options)]);
+    push(&["-m", &size(options), "-object", &memory(options, given)]);
     push(&["-serial", if options.console == Console::Off { "none" } else { "chardev:console" }]);
     push(&["-mon", "chardev=monitor,mode=control"]);
     arguments
@@ -180,6 +181,20 @@ fn cpu(options: &VmOptions, accelerator: Usable) -> String {
     }
     // A feature that can't be had is an error, rather than a guest without it.
     format!("{},enforce,{}", accelerator.cpu(), options.cpu_features)
+}
+
+fn vcpus(options: &VmOptions) -> String {
+    match options.max_vcpus {
+        Some(most) => format!("{},maxcpus={most}", options.vcpus),
+        None => options.vcpus.to_string(),
+    }
+}
+
+fn size(options: &VmOptions) -> String {
+    match options.max_memory_mib {
+        Some(most) => format!("{}M,slots={MEMORY_SLOTS},maxmem={most}M", options.memory_mib),
+        None => format!("{}M", options.memory_mib),
+    }
 }
 
 /// The guest's memory. `given` says whether it is [`root::MEMORY`].
@@ -281,9 +296,11 @@ mod tests {
             initramfs: "/i".into(),
             kernel_args: "one two=3".to_owned(),
             memory_mib: 64,
+            max_memory_mib: None,
             preallocate_memory: false,
             huge_pages: false,
             vcpus,
+            max_vcpus: None,
             cpu_features: String::new(),
             accelerator: Accelerator::Auto,
             machine,

@@ -69,8 +69,12 @@ impl Monitor {
     /// # Errors
     /// What QEMU says is wrong.
     pub async fn unplug(&self, target: u8) -> anyhow::Result<()> {
-        // On this kind of bus a device is gone at once: the guest isn't asked.
-        self.execute(qmp::device_del { id: device_id(target) }).await?;
+        // The guest isn't asked on this kind of bus, but QEMU has to be done with the device.
+        let id = device_id(target);
+        self.execute(qmp::device_del { id: id.clone() }).await?;
+        tokio::time::timeout(DEADLINE, self.device_deleted(&id))
+            .await
+            .with_context(|| format!("QEMU keeps the device {id}"))?;
         self.execute(qmp::blockdev_del { node_name: node(target) }).await?;
         Ok(())
     }

@@ -3,6 +3,7 @@
 mod arguments;
 mod confined;
 mod drives;
+mod hotplug;
 mod kvm_probe;
 mod monitor;
 mod root;
@@ -24,6 +25,7 @@ use rustix::fs::Access;
 pub use arguments::{Sockets, Start, for_machine, for_template, for_vm, template_command_line};
 pub use confined::{Options as ConfinedOptions, run as run_confined};
 pub use drives::{Drive, Sectors};
+pub use hotplug::MEMORY_SLOTS;
 pub use kvm_probe::run as run_kvm_probe;
 pub use monitor::Monitor;
 pub use root::Root;

@@ -1,6 +1,7 @@
 //! QEMU's monitor, as far as it is needed: why the guest ended, and telling QEMU to.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,7 +15,14 @@ use qapi::qmp;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::io::WriteHalf;
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
+
+/// Devices that are gone, by their ids, until somebody asks for them.
+#[derive(Default)]
+struct Deleted {
+    ids: RefCell<HashSet<String>>,
+    heard: Notify,
+}
 
 /// What QEMU tells of a machine that is saved or resumed.
 #[derive(Debug)]
@@ -29,6 +37,7 @@ pub(super) struct Migration {
 pub struct Monitor {
     service: QapiService<QmpStreamTokio<WriteHalf<UnixStream>>>,
     shutdown_reason: Rc<RefCell<Option<String>>>,
+    deleted: Rc<Deleted>,
     /// What it tells of a machine that is saved or resumed.
     migration: Migration,
     /// The same connection, for descriptors.
@@ -51,7 +60,8 @@ impl Monitor {
             .context("QEMU's monitor refuses us")?;
         let (service, mut events) = stream.into_parts();
         let shutdown_reason = Rc::new(RefCell::new(None));
-        let reason = shutdown_reason.clone();
+        let (reason, deleted) = (shutdown_reason.clone(), Rc::new(Deleted::default()));
+        let news = deleted.clone();
         let (runs, running) = watch::channel(false);
         let (migrates, migration) = mpsc::unbounded_channel();
         // Reading events is also what delivers the answers to commands.
@@ -63,6 +73,10 @@ impl Monitor {
                     qmp::Event::SHUTDOWN { data, .. } => {
                         *reason.borrow_mut() = Some(format!("{:?}", data.reason));
                     }
+                    qmp::Event::DEVICE_DELETED { data, .. } => {
+                        news.ids.borrow_mut().extend(data.device);
+                        news.heard.notify_waiters();
+                    }
                     qmp::Event::RESUME { .. } => drop(runs.send(true)),
                     qmp::Event::STOP { .. } => drop(runs.send(false)),
                     qmp::Event::MIGRATION { data, .. } => drop(migrates.send(data.status)),
@@ -71,12 +85,24 @@ impl Monitor {
             }
         });
         let migration = Migration { running, statuses: RefCell::new(migration) };
-        Ok(Self { service, shutdown_reason, migration, socket: same, throttles })
+        Ok(Self { service, shutdown_reason, deleted, migration, socket: same, throttles })
     }
 
     /// What QEMU said of why the guest ended, if it did.
     pub fn shutdown_reason(&self) -> Option<String> {
         self.shutdown_reason.borrow().clone()
+    }
+
+    /// Waits until a device that was to go is gone, with all that it held.
+    pub(super) async fn device_deleted(&self, id: &str) {
+        loop {
+            // Made first, so that nothing is missed.
+            let heard = self.deleted.heard.notified();
+            if self.deleted.ids.borrow_mut().remove(id) {
+                return;
+            }
+            heard.await;
+        }
     }
 
     pub(super) fn service(&self) -> &QapiService<QmpStreamTokio<WriteHalf<UnixStream>>> {

@@ -61,9 +61,11 @@ impl Pod {
             initramfs: image.join("initramfs.img"),
             kernel_args: String::new(),
             memory_mib: 256,
+            max_memory_mib: None,
             preallocate_memory: false,
             huge_pages: false,
             vcpus: 1,
+            max_vcpus: None,
             cpu_features: String::new(),
             accelerator: Accelerator::Auto,
             machine: Machine::Microvm,
@@ -259,11 +261,10 @@ pub fn carry(attachment: Attachment, input: Vec<u8>) -> Outcome {
     };
     let out = thread::spawn(move || reader(&mut from_out));
     let err = thread::spawn(move || reader(&mut from_err));
-    let status = attachment.run(LocalStdio::Pipes {
-        stdin: stdin.as_fd(),
-        stdout: stdout.as_fd(),
-        stderr: stderr.as_fd(),
-    });
+    let stdio =
+        LocalStdio::Pipes { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
+    // What it leaves behind keeps the pipes open in vain.
+    let status = attachment.run(stdio).map(|ended| ended.status);
     drop((stdin, stdout, stderr));
     feeding.join().unwrap();
     Outcome { status, stdout: out.join().unwrap(), stderr: err.join().unwrap() }

@@ -88,7 +88,15 @@ impl Service for CreationService<'_> {
     }
 
     fn prepare_network(&mut self, flow: &mut Transaction) -> Result<()> {
-        let Claimed { bundle, record, .. } = &self.claimed;
+        let Claimed { args, bundle, record, .. } = &self.claimed;
+        if record.terminal && args.console_socket.is_none() {
+            bail!("the process has a terminal: give --console-socket to send it to");
+        }
+        if args.preserve_fds > 0 {
+            bail!(
+                "--preserve-fds can't be used with VM isolation: descriptors don't reach the guest"
+            );
+        }
         self.network = flow.step("network", || hold_network(&bundle.spec, record))?;
         if let Some(network) = &self.network {
             run_early_hooks(flow, &bundle.spec, record, network.pid())?;
@@ -183,14 +191,6 @@ impl Service for CreationService<'_> {
             let pod = PodView::collect(&globals.store, record)?;
             GuestSpec::translate(&bundle.spec, record, &pod)
         })?;
-        if record.terminal && args.console_socket.is_none() {
-            bail!("the process has a terminal: give --console-socket to send it to");
-        }
-        if args.preserve_fds > 0 {
-            bail!(
-                "--preserve-fds can't be used with VM isolation: descriptors don't reach the guest"
-            );
-        }
         let undo = VmContainer { vm: vm.clone(), id: args.id.clone() };
         let guest_pid = flow.step_with_undo(
             "container",

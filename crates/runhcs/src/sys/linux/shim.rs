@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use runhcs_compute::{ContainerId, Error};
 use runhcs_protocol::guest::ProcessKey;
-use runhcs_uvm::{LocalStdio, Vm};
+use runhcs_uvm::{Ended, LeftBehind, LocalStdio, Vm};
 
 use super::cli::ShimArgs;
 use super::terminal;
@@ -130,8 +130,11 @@ pub fn run(_globals: &Globals, args: &ShimArgs) -> Result<u8> {
         },
     };
     match attachment.run(stdio) {
-        Ok(status) => {
+        Ok(Ended { status, left_behind }) => {
             tracing::info!(exec = args.exec, code = status.code(), "the process has ended");
+            if let Some(left_behind) = left_behind {
+                carry_on(left_behind)?;
+            }
             Ok(status.code())
         }
         Err(error) => {
@@ -146,6 +149,43 @@ pub fn run(_globals: &Globals, args: &ShimArgs) -> Result<u8> {
             Ok(KILLED)
         }
     }
+}
+
+/// Leaves the output of what the process has left behind to a process of its own, so that this one
+/// can end as its process has. It ends when nobody in the guest has the output open any more.
+fn carry_on(left_behind: LeftBehind<'_>) -> Result<()> {
+    // SAFETY: this process has one thread, so the child can do what the parent could.
+    match unsafe { nix::unistd::fork() }.context("start a process for output that goes on")? {
+        nix::unistd::ForkResult::Parent { .. } => Ok(()),
+        nix::unistd::ForkResult::Child => {
+            let outcome = let_go_of_stdio(&left_behind).and_then(|()| Ok(left_behind.carry()?));
+            if let Err(error) = &outcome {
+                tracing::error!("{error:#}: output of what a process has left behind is lost");
+            }
+            // Nothing of the parent's is to be undone or flushed twice.
+            // SAFETY: _exit(2) has no preconditions.
+            unsafe { nix::libc::_exit(outcome.is_err().into()) }
+        }
+    }
+}
+
+/// Keeps of standard input, output and error only what output goes on to, so that whoever is at the
+/// other end of the rest sees it end.
+fn let_go_of_stdio(left_behind: &LeftBehind<'_>) -> Result<()> {
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null");
+    let null = null.context("open /dev/null")?;
+    let needed: Vec<i32> = left_behind.borrowed().map(|fd| fd.as_raw_fd()).collect();
+    let what = "let go of standard input and output";
+    if !needed.contains(&0) {
+        rustix::stdio::dup2_stdin(&null).context(what)?;
+    }
+    if !needed.contains(&1) {
+        rustix::stdio::dup2_stdout(&null).context(what)?;
+    }
+    if !needed.contains(&2) {
+        rustix::stdio::dup2_stderr(&null).context(what)?;
+    }
+    Ok(())
 }
 
 /// Why the VM has ended, if its shim can't have said so any more.
