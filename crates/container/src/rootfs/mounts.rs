@@ -97,8 +97,17 @@ impl<'a> PlannedMount<'a> {
         if matches!(name, "proc" | "sysfs") {
             self.refuse_symlink(root, name)?;
         }
+        let mut data = self.options.data.clone();
+        // As with runc, a tmpfs looks like the directory that it covers.
+        if name == "tmpfs"
+            && !data.iter().any(|option| option.starts_with("mode="))
+            && let Some(covered) = root.find(self.destination)?
+        {
+            let mode = rustix::fs::fstat(&covered).context(|| self.what())?.st_mode & 0o7777;
+            data.push(format!("mode={mode:o}"));
+        }
         let target = root.directory(self.destination)?;
-        let mount = new_file_system(name, source, &self.options.data).map_err(|error| {
+        let mount = new_file_system(name, source, &data).map_err(|error| {
             match owner_of(name).filter(|_| error == rustix::io::Errno::PERM) {
                 Some(namespace) => Error::failed(
                     self.what(),
