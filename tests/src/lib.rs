@@ -5,11 +5,14 @@ mod bundle;
 pub mod daemons;
 mod host;
 mod leaks;
+mod loop_device;
 mod network;
 pub mod podman;
+mod racer;
 mod runtime;
 mod terminal;
 mod user;
+pub mod wine;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -18,7 +21,9 @@ use std::time::{Duration, Instant};
 
 pub use bundle::Bundle;
 pub use host::Host;
+pub use loop_device::LoopDevice;
 pub use network::{Netns, Server};
+pub use racer::Racer;
 pub use terminal::{ConsoleSocket, Session, read_until, type_in};
 pub use user::User;
 
@@ -143,8 +148,9 @@ impl Harness {
     /// The same with another guest image.
     pub fn write_config_for(&self, image: &Path, more: &str) {
         let text = format!(
-            "vm-shim = {:?}\n[vm]\nkernel = {:?}\ninitramfs = {:?}\n{more}\n",
+            "vm-shim = {:?}\nscratch-directory = {:?}\n[vm]\nkernel = {:?}\ninitramfs = {:?}\n{more}\n",
             binary("runhcs-vm-shim"),
+            self.path("scratch"),
             image.join("vmlinux"),
             image.join("initramfs.img")
         );
@@ -231,6 +237,8 @@ impl Harness {
                     && entry.file_name() != "rootfs"
                 {
                     pending.push(path);
+                } else if !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                    // A daemon's log may be a pipe that nobody writes to any more.
                 } else if named || path.extension().is_some_and(|end| end == "err") {
                     let text = std::fs::read(&path).unwrap_or_default();
                     eprintln!("--- {}\n{}", path.display(), String::from_utf8_lossy(&text));

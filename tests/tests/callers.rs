@@ -236,7 +236,9 @@ fn a_waiting_container_holds_nothing_but_its_fifo() {
             let entry = entry.unwrap();
             let number: u32 = entry.file_name().to_str().unwrap().parse().unwrap();
             let target = std::fs::read_link(entry.path()).unwrap();
-            assert!(number < 3 || target.ends_with("exec.fifo"), "{number}: {}", target.display());
+            // The second is the directory of procfs by which it opens the FIFO.
+            let own = ["exec.fifo", "fd"].iter().any(|name| target.ends_with(name));
+            assert!(number < 3 || own, "{number}: {}", target.display());
         }
         h.runhcs(&["delete", "--force", "box"]).ok();
     });

@@ -24,6 +24,7 @@ in_both!(debug_logs_each_step_with_its_time, |h: &Harness| {
             "claim",
             "network",
             "hooks",
+            "disks",
             "vm-options",
             "vm",
             "guest-spec",

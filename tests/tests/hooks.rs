@@ -164,7 +164,9 @@ fn a_container_in_a_vm_is_found_in_its_pods_network_by_its_pid() {
         assert_eq!(Path::new(seen.trim()), network("pod"));
         run("apart", false);
         assert!(![own, network("pod")].contains(&network("apart")));
-        h.runhcs(&["delete", "--force", "pod"]).ok();
+        for id in ["member", "apart", "pod"] {
+            h.runhcs(&["delete", "--force", id]).ok();
+        }
     });
 }
 

@@ -107,7 +107,8 @@ impl HookSubject {
         }
     }
 
-    fn state(&self, status: Status, pid: Option<u32>) -> String {
+    /// The container's state as the specification has it (runtime.md, "State").
+    pub(crate) fn state(&self, status: Status, pid: Option<u32>) -> serde_json::Value {
         let mut state = serde_json::json!({
             "ociVersion": self.oci_version,
             "id": self.id,
@@ -118,7 +119,7 @@ impl HookSubject {
         if let Some(pid) = pid {
             state["pid"] = pid.into();
         }
-        state.to_string()
+        state
     }
 
     /// Runs hooks one after another. `pid` is the container's process as the hooks see it.
@@ -142,7 +143,7 @@ impl HookSubject {
         if hooks.is_empty() {
             return Ok(());
         }
-        let state = self.state(status, Some(pid));
+        let state = self.state(status, Some(pid)).to_string();
         let mut numbered = hooks.iter().enumerate();
         numbered.try_for_each(|(number, hook)| run_one(point, number, hook, &state, surroundings))
     }
@@ -153,7 +154,7 @@ impl HookSubject {
         if hooks.is_empty() {
             return;
         }
-        let state = self.state(Status::Stopped, None);
+        let state = self.state(Status::Stopped, None).to_string();
         for (number, hook) in hooks.iter().enumerate() {
             let none = Surroundings::default();
             if let Err(error) = run_one(HookPoint::Poststop, number, hook, &state, none) {

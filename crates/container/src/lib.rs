@@ -6,6 +6,7 @@
 //! [`Plan::create`]. From the stored [`Resources`] a later process reaches the [`Container`].
 
 mod barrier;
+mod capabilities;
 mod cgroups;
 mod channel;
 mod clone;
@@ -14,22 +15,28 @@ mod credentials;
 mod criu;
 mod error;
 mod exec;
+pub mod features;
 mod hooks;
 mod ids;
 mod init;
+mod labels;
 mod namespaces;
 mod network;
 mod own_program;
 mod passwd;
 mod plan;
 mod proc;
+mod process_group;
 mod program;
 mod resources;
+mod rights;
 mod rootfs;
 mod scheduling;
 mod seccomp;
 mod spawn;
+mod sysctls;
 mod terminal;
+mod user_namespace;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -47,7 +54,9 @@ pub use ids::in_user_namespace;
 pub use network::loopback_up;
 pub use own_program::execute_sealed;
 pub use plan::{Plan, Resources};
+pub use process_group::ProcessGroup;
 pub use resources::OomWatch;
+pub use rootfs::map_mount;
 pub use terminal::receive as receive_terminal;
 
 /// What the engine needs to create a container.

@@ -14,12 +14,14 @@ use crate::credentials::Credentials;
 use crate::error::{Context, invalid};
 use crate::hooks::{HookPoint, HookSubject, Surroundings};
 use crate::ids::{self, IdMaps};
+use crate::labels::Labels;
 use crate::namespaces::Namespaces;
 use crate::program::Program;
 use crate::rootfs::RootPlan;
 use crate::scheduling::{Affinity, MemoryPolicy, Personality, Scheduling};
-use crate::seccomp::Filter;
+use crate::seccomp::{Filter, Moment, Watched};
 use crate::spawn::spawn;
+use crate::sysctls::Sysctls;
 use crate::{CreateOptions, Init, barrier, init, proc};
 
 /// All that a container can leave in the system, known before any of it exists.
@@ -60,6 +62,8 @@ pub struct Plan<'a> {
     pub(crate) credentials: Credentials<'a>,
     pub(crate) filter: Option<Filter>,
     pub(crate) program: Program,
+    pub(crate) labels: Labels<'a>,
+    pub(crate) sysctls: Sysctls,
     pub(crate) scheduling: Scheduling,
     pub(crate) personality: Option<Personality>,
     pub(crate) memory_policy: Option<MemoryPolicy>,
@@ -79,14 +83,6 @@ impl<'a> Plan<'a> {
         for (field, given) in [
             ("linux.intelRdt", linux.intel_rdt().is_some()),
             ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty())),
-            ("linux.mountLabel", linux.mount_label().as_deref().is_some_and(|l| !l.is_empty())),
-            (
-                "process.apparmorProfile",
-                process
-                    .apparmor_profile()
-                    .as_deref()
-                    .is_some_and(|p| !p.is_empty() && p != "unconfined"),
-            ),
         ] {
             if given {
                 return Err(invalid(field, "is not supported yet"));
@@ -147,6 +143,8 @@ impl<'a> Plan<'a> {
             limits: planned.limits,
             filter: linux.seccomp().as_ref().map(Filter::new).transpose()?,
             program: Program::new(process, options.inherited_fds)?,
+            labels: Labels::new(process)?,
+            sysctls: Sysctls::new(spec, &namespaces)?,
             scheduling: Scheduling::new(process)?,
             personality: linux.personality().as_ref().map(Personality::new).transpose()?,
             memory_policy: linux.memory_policy().as_ref().map(MemoryPolicy::new).transpose()?,
@@ -193,22 +191,26 @@ impl<'a> Plan<'a> {
         let way_in = self.cgroup.create(&self.limits)?;
         let fifo = barrier::make(&self.resources.runtime_dir)?;
         let mut joined = self.namespaces.open_joined()?;
+        let trees = self.root.open()?;
         let (channel, theirs) = Channel::pair()?;
         let WayIn { target, entrances } = way_in;
+        let inherited = init::Inherited { channel: theirs, fifo, entrances, trees };
+        let kept = init::kept(self, &inherited);
         let flags = self.namespaces.clone_flags();
         let own_time_namespace = self.namespaces.new_time_namespace()?;
         // SAFETY: the engine and its callers start no thread before this point.
         let side = unsafe {
-            spawn(&mut joined, flags, target.as_ref().map(AsFd::as_fd), || self.begin())
+            spawn(&mut joined, flags, target.as_ref().map(AsFd::as_fd), &kept, || self.begin())
         }?;
         let pid = match side {
             Side::Child => {
-                drop(channel);
-                init::run(self, init::Inherited { channel: theirs, fifo, joined, entrances })
+                // Not one of those that are kept.
+                std::mem::forget(channel);
+                init::run(self, inherited, joined)
             }
             Side::Parent { pid } => pid,
         };
-        drop((theirs, entrances, own_time_namespace));
+        drop((inherited, own_time_namespace));
         let mut child = Child::new(pid);
         let process = Init::of(pid)?;
         self.supervise(channel, pid)?;
@@ -252,7 +254,17 @@ impl<'a> Plan<'a> {
             self.run_hooks(HookPoint::CreateRuntime, Status::Creating, pid)?;
         }
         channel.go(pid)?;
+        if let Some(agent) = self.filter.as_ref().and_then(Filter::agent) {
+            let (subject, status) = (&self.subject, Status::Creating);
+            agent.introduce(&mut channel, &Watched { subject, status, init: pid, pid })?;
+        }
         channel.wait().map(drop)
+    }
+
+    /// The filter, if this is when it is to be installed.
+    pub(crate) fn filter_at(&self, moment: Moment) -> Option<&Filter> {
+        let no_new_privileges = self.process.no_new_privileges() == Some(true);
+        self.filter.as_ref().filter(|filter| filter.moment(no_new_privileges) == moment)
     }
 
     /// Whether hooks run before init sets anything up.

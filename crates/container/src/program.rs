@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Process;
 use runhcs_compute::{Error, Result};
-use rustix::fs::{Access, AtFlags, CWD};
+use rustix::fs::{Access, AtFlags, CWD, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Context, invalid};
+use crate::rootfs::resolve::Root;
 use crate::{InheritedFds, passwd};
 
 /// Where programs are looked for if the environment has no `PATH` (as runc and crun have it).
@@ -93,11 +94,17 @@ impl Program {
     /// Enters the working directory; the caller is in the container's root.
     pub(crate) fn enter_cwd(&self) -> Result<()> {
         let what = || format!("enter the working directory {}", self.cwd.display());
-        if let Err(Errno::NOENT) = rustix::process::chdir(&self.cwd) {
-            let root = crate::rootfs::resolve::Root::open(Path::new("/"))?;
-            root.directory(&self.cwd)?;
-        }
-        rustix::process::chdir(&self.cwd).context(what)?;
+        let root = Root::open(Path::new("/"))?;
+        let directory = match root.open_at(&self.cwd, OFlags::PATH | OFlags::DIRECTORY) {
+            Err(Errno::NOENT) => root.directory(&self.cwd)?,
+            Err(Errno::LOOP) => {
+                let why = "it leads through a link of procfs to what a process has open, or through \
+                           too many links";
+                return Err(Error::failed(what(), why));
+            }
+            found => found.context(what)?,
+        };
+        rustix::process::fchdir(&directory).context(what)?;
         // A directory outside the root, reached through a leaked descriptor, has no path in here
         // (CVE-2024-21626).
         let reached = rustix::process::getcwd(Vec::new()).context(what)?;

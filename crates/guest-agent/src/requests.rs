@@ -119,6 +119,7 @@ async fn answer(server: &Rc<Server>, request: Request) -> Result<Reply, Failure>
             Ok(()) => Ok(Reply::Done),
             Err(error) => Err(Failure::Other(error.chain().map(ToString::to_string).collect())),
         },
+        Request::Ping => Ok(Reply::Done),
         Request::Sync => {
             rustix::fs::sync();
             Ok(Reply::Done)

@@ -51,7 +51,7 @@ pub struct GlobalArgs {
     pub config: Option<PathBuf>,
     /// What only this system has.
     #[command(flatten)]
-    pub system: cli::GlobalArgs,
+    pub system: cli::SystemArgs,
 }
 
 /// Format of log messages.

@@ -66,7 +66,16 @@ impl Existing {
 
     /// Its compute system, for a verb that needs one.
     pub fn require(&self) -> Result<&dyn ComputeSystem> {
-        self.system().with_context(|| format!("container {} is still being created, or its creation was cut off; `delete --force {0}` clears it", self.record.id))
+        self.system().with_context(|| {
+            let id = &self.record.id;
+            match self.main {
+                Some(_) => format!("container {id} has stopped{}", self.because(Status::Stopped)),
+                None => format!(
+                    "container {id} is still being created, or its creation was cut off; \
+                     `delete --force {id}` clears it"
+                ),
+            }
+        })
     }
 
     /// What it is doing. A VM that has ended has taken its containers with it.
@@ -89,7 +98,31 @@ impl Existing {
         if allowed.contains(&status) {
             return Ok(status);
         }
-        bail!("cannot {operation} container {} that is {status}", self.record.id)
+        bail!(
+            "cannot {operation} container {} that is {status}{}",
+            self.record.id,
+            self.because(status)
+        )
+    }
+
+    /// An error with what there is to add, if it comes from the container's having stopped.
+    pub fn explained(&self, error: anyhow::Error) -> anyhow::Error {
+        match error.downcast_ref() {
+            Some(runhcs_compute::Error::InvalidStatus { status: Status::Stopped, .. }) => {
+                anyhow::anyhow!("{error}{}", self.because(Status::Stopped))
+            }
+            _ => error,
+        }
+    }
+
+    /// What to say in an error besides that the container has stopped: how its VM has ended, if
+    /// that has.
+    pub fn because(&self, status: Status) -> String {
+        let reason = match status {
+            Status::Stopped => self.service.obituary(&self.record),
+            _ => None,
+        };
+        reason.map_or_else(String::new, |reason| format!("; its virtual machine is gone: {reason}"))
     }
 }
 

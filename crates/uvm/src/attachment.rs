@@ -309,7 +309,7 @@ impl Control {
     fn event(&mut self) -> io::Result<Option<AttachedEvent>> {
         let mut buffer = [0; 4096];
         let length = match rustix::net::recv(&self.stream, &mut buffer, RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => return Err(io::Error::other("the VM shim has gone away")),
+            Ok((_, 0)) => return Err(io::Error::other("it was lost with its VM shim")),
             Ok((_, length)) => length,
             Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
             Err(error) => return Err(error.into()),

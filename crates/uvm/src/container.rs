@@ -15,6 +15,9 @@ use crate::connection::Failed;
 
 /// The most that a pid can be (`PID_MAX_LIMIT`, proc_sys_kernel(5)).
 const MAX_PID: u32 = 4_194_304;
+/// The most processes that are described: as many as a kernel runs by default (`pid_max`), so that
+/// a guest can't have us collect for ever.
+const MAX_DESCRIBED: usize = 32_768;
 
 /// A container in a VM. Its `status`, `start`, `signal`, … are requests to the guest's agent.
 #[derive(Clone, Debug)]
@@ -78,6 +81,12 @@ impl VmContainer {
             })?;
             table.system = part.system;
             table.processes.extend(part.processes);
+            if table.processes.len() > MAX_DESCRIBED {
+                return Err(Error::failed(
+                    format!("cannot describe the processes of container {}", self.id),
+                    format!("there are more than {MAX_DESCRIBED}"),
+                ));
+            }
             if !part.more {
                 return Ok(table);
             }

@@ -4,6 +4,8 @@
 pub const LOCK: &str = "lock";
 /// Locked by the processes of its VM as long as one of them lives.
 pub const LIFE: &str = "life";
+/// Why the VM has ended, if nobody had asked for that.
+pub const OBITUARY: &str = "obituary";
 /// The socket that takes requests.
 pub const SOCKET: &str = "vm.sock";
 /// What the guest wrote to its serial console.

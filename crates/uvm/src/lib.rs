@@ -4,6 +4,7 @@
 
 mod attachment;
 mod connection;
+pub mod console;
 mod container;
 pub mod deadline;
 pub mod files;
@@ -12,6 +13,7 @@ mod mount_points;
 
 mod pump;
 mod signals;
+pub mod template;
 mod trees;
 mod vm;
 

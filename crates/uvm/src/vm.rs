@@ -10,17 +10,20 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::{Process, Spec};
 use runhcs_compute::{ContainerId, Error, Result};
 use runhcs_protocol::guest::{self, Failure, ProcessKey, TerminalSize};
-use runhcs_protocol::shim::{CreateContainer, Info, Reply, Request, StandIn};
+use runhcs_protocol::shim::{CreateContainer, Disk, Info, Reply, Request, StandIn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::connection::{self, Answered, Failed};
+use crate::connection::{self, Answered, Failed, MAX_DESCRIPTORS};
 use crate::signals::Caught;
-use crate::{Attachment, Launch, files, launch, trees};
+use crate::trees::Prepare;
+use crate::{Attachment, Launch, console, files, launch, trees};
 
 /// How long a shim that was asked, or killed, may take to be gone with its VM.
 const GONE_DEADLINE: Duration = Duration::from_secs(5);
+/// The most of an obituary that is read, in bytes.
+const MAX_OBITUARY: u64 = 16 << 10;
 
 /// A connection point to a VM shim.
 #[derive(Clone, Debug)]
@@ -74,6 +77,31 @@ impl Vm {
         self.is_locked(files::LOCK)
     }
 
+    /// Why the VM has ended without anybody's having asked for it; `None` if it lives, or was shut
+    /// down. What the shim said of it, or if the shim was killed, what the console said last.
+    pub fn obituary(&self) -> Option<String> {
+        if self.is_alive().ok()? {
+            return None;
+        }
+        if let Ok(file) = File::open(self.dir.join(files::OBITUARY)) {
+            let mut text = Vec::new();
+            file.take(MAX_OBITUARY).read_to_end(&mut text).ok()?;
+            if !text.is_empty() {
+                return Some(String::from_utf8_lossy(&text).into_owned());
+            }
+            return Some(self.with_console("the reason could not be written down"));
+        }
+        // A shim that ends by itself takes its socket away.
+        self.dir.join(files::SOCKET).symlink_metadata().ok()?;
+        Some(self.with_console("the VM shim was killed"))
+    }
+
+    fn with_console(&self, reason: &str) -> String {
+        let log = self.dir.join(files::CONSOLE);
+        let lines = console::last_lines(&log).unwrap_or_default();
+        reason.to_owned() + &console::excerpt(lines, &log)
+    }
+
     fn is_locked(&self, file: &str) -> Result<bool> {
         let path = self.dir.join(file);
         let failed = |error: std::io::Error| {
@@ -92,17 +120,35 @@ impl Vm {
     }
 
     /// Creates a container in the VM: opens its root file system and the sources of its bind
-    /// mounts as detached mounts and hands them to the shim. Returns the init process's pid in
-    /// the guest's first pid namespace.
-    pub fn create_container(&self, id: &ContainerId, spec: &Spec) -> Result<u32> {
+    /// mounts as detached mounts, has `prepare` change the latter, and hands them to the shim,
+    /// with its disks. Returns the init process's pid in the guest's first pid namespace.
+    pub fn create_container(
+        &self,
+        id: &ContainerId,
+        spec: &Spec,
+        disks: &[(Disk, OwnedFd)],
+        prepare: &Prepare<'_>,
+    ) -> Result<u32> {
         let operation = format!("create container {id} in the virtual machine");
-        let trees = trees::open(spec)?;
+        let trees = trees::open(spec, prepare)?;
+        let count = trees.mounts.len() + disks.len();
+        if count > MAX_DESCRIPTORS {
+            return Err(Error::Unsupported(format!(
+                "a container in a virtual machine can have {} bind mounts and disks; this one has \
+                 {} and {}",
+                MAX_DESCRIPTORS - 1,
+                trees.binds.len(),
+                disks.len()
+            )));
+        }
         let request = Request::CreateContainer(Box::new(CreateContainer {
             id: id.clone(),
             spec: spec.clone(),
             mounts: trees.binds,
+            disks: disks.iter().map(|(disk, _)| *disk).collect(),
         }));
-        let descriptors: Vec<_> = trees.mounts.iter().map(AsFd::as_fd).collect();
+        let files = disks.iter().map(|(_, file)| file.as_fd());
+        let descriptors: Vec<_> = trees.mounts.iter().map(AsFd::as_fd).chain(files).collect();
         let answered = connection::ask(&self.dir, &request, &descriptors)
             .map_err(|error| self.error(&operation, error))?;
         match check(&operation, Some(id), answered.reply)? {
@@ -295,6 +341,11 @@ impl Vm {
                 operation: format!("the request to {operation}"),
                 seconds: allowed.as_secs(),
             },
+            Failed::NoShim => {
+                // Better than that there is none.
+                let error = self.obituary().map_or(Failed::NoShim, Failed::VmLost);
+                Error::failed(format!("cannot {operation}"), error)
+            }
             error => Error::failed(format!("cannot {operation}"), error),
         }
     }

@@ -1,8 +1,9 @@
-//! Giving capabilities up (capabilities(7)), for a process with one thread.
+//! Giving capabilities up (capabilities(7)), which each thread has for itself.
 
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-/// Keeps these, gains none later, and none by executing a program.
+/// Has this thread, and those that it starts from now on, keep these, gain none later, and none by
+/// executing a program.
 pub fn keep(kept: CapabilitySet) -> rustix::io::Result<()> {
     rustix::thread::set_no_new_privs(true)?;
     drop_bounding(&kept)?;
@@ -21,4 +22,19 @@ pub fn drop_bounding(kept: &CapabilitySet) -> rustix::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Runs something on a thread without capabilities. The threads that it starts have none either.
+///
+/// # Errors
+/// What it returns, or if there can't be such a thread.
+pub fn without<T: Send>(what: impl FnOnce() -> std::io::Result<T> + Send) -> std::io::Result<T> {
+    std::thread::scope(|scope| {
+        let bare = || {
+            keep(CapabilitySet::empty())?;
+            what()
+        };
+        let thread = std::thread::Builder::new().spawn_scoped(scope, bare)?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }

@@ -80,6 +80,12 @@ pub fn spawn_in_pid_namespace(command: &mut Command) -> io::Result<Child> {
     nix::sched::unshare(CloneFlags::CLONE_NEWPID)?;
     let child = command.spawn();
     // Only children are ever put into the new namespace, so there is a way back (setns(2)).
-    nix::sched::setns(&ours, CloneFlags::CLONE_NEWPID)?;
+    let back = nix::sched::setns(&ours, CloneFlags::CLONE_NEWPID);
+    if let Err(error) = back {
+        if let Ok(mut child) = child {
+            child.kill().and_then(|()| child.wait())?;
+        }
+        return Err(error.into());
+    }
     child
 }

@@ -15,6 +15,7 @@ mod child;
 mod console;
 mod daemon;
 mod detached;
+mod disks;
 mod frames;
 mod inherit;
 mod log;
@@ -23,11 +24,13 @@ mod machine;
 mod network;
 mod pod;
 mod qemu;
+mod replies;
 mod serve;
 mod server;
 mod share;
 mod sockets;
 mod tail;
+mod template;
 mod verdict;
 mod virtiofs;
 mod vm_dir;
@@ -45,6 +48,8 @@ struct Cli {
 enum Command {
     /// Serves a VM; its description is read from standard input.
     Serve,
+    /// Makes a template; which one is read from standard input. Prints its id.
+    Template,
     /// Serves the VM's share tree.
     #[command(hide = true)]
     Virtiofs(virtiofs::Options),
@@ -60,6 +65,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         // It has said what there is to say, to its log and to whoever launched it.
         Command::Serve => return serve::run().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
+        Command::Template => return template::run(),
         Command::Virtiofs(options) => virtiofs::run(&options),
         Command::Qemu(options) => qemu::run_confined(&options),
         Command::KvmProbe => qemu::run_kvm_probe(),

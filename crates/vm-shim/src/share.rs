@@ -37,15 +37,20 @@ pub struct Namespace {
     root: PathBuf,
 }
 
+/// Enters a new mount namespace. What is mounted in it doesn't reach the host.
+pub fn leave_the_hosts_mounts() -> anyhow::Result<()> {
+    nix::sched::unshare(CloneFlags::CLONE_NEWNS)
+        .context("cannot enter a new mount namespace; the VM shim has to run as root")?;
+    // What the host unmounts isn't kept alive by us.
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+        .context("cannot detach the mount namespace from the host's")
+}
+
 impl Namespace {
     /// Enters a new mount namespace and prepares the share tree in it, over `mount_point`, which
     /// is any directory: the host doesn't see what is mounted there.
     pub fn enter(mount_point: &Path) -> anyhow::Result<Self> {
-        nix::sched::unshare(CloneFlags::CLONE_NEWNS)
-            .context("cannot enter a new mount namespace; the VM shim has to run as root")?;
-        // Our mounts don't reach the host, but what the host unmounts isn't kept alive by us.
-        mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-            .context("cannot detach the mount namespace from the host's")?;
+        leave_the_hosts_mounts()?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         mount("runhcs-vm", mount_point, "tmpfs", flags, Some(ROOT_OPTIONS))
             .context("cannot mount the VM's private tmpfs")?;

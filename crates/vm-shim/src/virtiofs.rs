@@ -2,7 +2,10 @@
 //! nothing else.
 //!
 //! Files keep the owners, modes and attributes they have on the host: the guest's users are the
-//! host's. So the daemon has the capabilities that root has over files, and no others.
+//! host's. So the daemon has the capabilities that root has over files, and no others; and it can
+//! make the system calls that serving files takes, and no others.
+
+mod filter;
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -124,6 +127,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         ..Config::default()
     })
     .context("cannot open the share tree")?;
+    filter::load()?;
     let backend = VhostUserFsBackendBuilder::default()
         .build(fs)
         .map_err(|error| anyhow::anyhow!("cannot make the virtiofs device: {error}"))?;

@@ -93,6 +93,12 @@ impl VmDir {
             .with_context(|| format!("cannot create {}", self.path.join(name).display()))
     }
 
+    /// Leaves word for later commands of why the VM has ended.
+    pub fn write_obituary(&self, reason: &str) -> anyhow::Result<()> {
+        let what = || format!("cannot write {}", self.path.join(files::OBITUARY).display());
+        self.create_log(files::OBITUARY)?.write_all(reason.as_bytes()).with_context(what)
+    }
+
     /// Gives a file in the directory another name, replacing what has it.
     pub fn rename(&self, from: &str, to: &str) -> anyhow::Result<()> {
         rustix::fs::renameat(&self.directory, from, &self.directory, to)

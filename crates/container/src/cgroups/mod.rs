@@ -278,7 +278,7 @@ impl Cgroup {
         }
     }
 
-    fn directories(&self) -> Vec<PathBuf> {
+    pub(crate) fn directories(&self) -> Vec<PathBuf> {
         match &self.paths {
             CgroupPaths::V1(paths) => paths.iter().map(|(_, path)| path.clone()).collect(),
             CgroupPaths::V2(path) => vec![path.clone()],

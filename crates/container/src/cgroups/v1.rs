@@ -2,14 +2,13 @@
 //! (Documentation/admin-guide/cgroup-v1).
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use runhcs_compute::Result;
 
 use super::device_filter::{Kind, Rule};
-use super::files;
 use super::limits::Limits;
 use crate::error::{Context, invalid};
 use crate::rootfs::mounts::{Kind as MountKind, PlannedMount, clone_tree};
@@ -40,11 +39,13 @@ pub(crate) fn hierarchies() -> io::Result<Vec<Hierarchy>> {
 
 /// Joins `/proc/self/mountinfo` (proc(5)) and `/proc/self/cgroup` (cgroups(7)).
 fn parse_hierarchies(mounts: &str, own: &str) -> Vec<Hierarchy> {
+    // All but these are of no interest, and there can be hundreds.
+    let mounts: Vec<&str> = mounts.lines().filter(|line| line.contains(" - cgroup")).collect();
     let mut found: Vec<Hierarchy> = Vec::new();
     for line in own.lines() {
         let mut fields = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
-        let mount = mounts.lines().find_map(|mount| {
+        let mount = mounts.iter().find_map(|mount| {
             let (before, after) = mount.split_once(" - ")?;
             let mut after = after.split(' ');
             let (kind, options) = (after.next()?, after.nth(1)?);
@@ -100,9 +101,16 @@ pub(crate) fn limit(paths: &[(String, PathBuf)], limits: &Limits) -> Result<()> 
     let path = directory(paths, "devices").ok_or_else(|| {
         invalid("linux.resources.devices", "this system has no cgroup controller `devices`")
     })?;
-    for rule in rules {
-        let file = if rule.allow { "devices.allow" } else { "devices.deny" };
-        files::write(&path.join(file), &device_line(rule))?;
+    // One rule a write, but not a file each.
+    for rules in rules.chunk_by(|one, next| one.allow == next.allow) {
+        let allow = rules.first().is_some_and(|rule| rule.allow);
+        let path = path.join(if allow { "devices.allow" } else { "devices.deny" });
+        let file = fs::OpenOptions::new().write(true).open(&path);
+        let mut file = file.context(|| format!("open {}", path.display()))?;
+        for line in rules.iter().map(device_line) {
+            file.write_all(line.as_bytes())
+                .context(|| format!("write {line:?} to {}", path.display()))?;
+        }
     }
     Ok(())
 }
@@ -168,7 +176,7 @@ pub(crate) fn mount(
         kind: MountKind::FileSystem { name: "tmpfs", source: "tmpfs" },
         options: MountOptions::parse(["nosuid", "nodev", "noexec", "mode=755"]),
     };
-    writable.make(root)?;
+    let tmpfs = Root::from(writable.make(root)?);
     for (controllers, path) in paths.iter().filter(|(controllers, _)| controllers != UNIFIED) {
         let destination = mount.destination.join(controllers);
         let bind = PlannedMount {
@@ -181,16 +189,14 @@ pub(crate) fn mount(
             },
         };
         let tree = clone_tree(path, Bind::Shallow)?;
-        bind.attach(&tree, &root.directory(&destination)?)?;
+        bind.attach(&tree, &tmpfs.directory(&Path::new("/").join(controllers))?)?;
         for name in controllers.split(',').filter(|_| controllers.contains(',')) {
-            let directory = root.directory(mount.destination)?;
-            rustix::fs::symlinkat(controllers, &directory, name)
+            rustix::fs::symlinkat(controllers, &tmpfs, name)
                 .context(|| format!("link the cgroup controller {name}"))?;
         }
     }
     if !mount.options.attributes.is_empty() {
-        let target = root.directory(mount.destination)?;
-        crate::rootfs::set_attributes(target.as_fd(), mount.options.attributes)
+        crate::rootfs::set_attributes(tmpfs.as_fd(), mount.options.attributes)
             .context(|| format!("set the mount options of {}", mount.destination.display()))?;
     }
     Ok(())

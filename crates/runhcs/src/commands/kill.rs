@@ -13,7 +13,9 @@ pub fn run(globals: &Globals, args: &KillArgs) -> Result<u8> {
     let status = existing.status()?;
     let signal = match args.signal {
         KillSignal::Send(signal) => signal,
-        KillSignal::Probe if status == Status::Stopped && !args.all => return Err(stopped(args)),
+        KillSignal::Probe if status == Status::Stopped && !args.all => {
+            return Err(stopped(args, &existing));
+        }
         KillSignal::Probe => return Ok(0),
     };
     let outlives = existing.service.outlives_main_process();
@@ -24,7 +26,7 @@ pub fn run(globals: &Globals, args: &KillArgs) -> Result<u8> {
     match status {
         Status::Stopped if scope == Scope::All && outlives => {}
         Status::Stopped if args.all => return Ok(0),
-        Status::Stopped => return Err(stopped(args)),
+        Status::Stopped => return Err(stopped(args, &existing)),
         _ => {}
     }
     existing.require()?.signal(signal, scope)?;
@@ -32,6 +34,7 @@ pub fn run(globals: &Globals, args: &KillArgs) -> Result<u8> {
 }
 
 /// The words are runc's, which callers match.
-fn stopped(args: &KillArgs) -> anyhow::Error {
-    anyhow::anyhow!("container not running: {} has stopped", args.id)
+fn stopped(args: &KillArgs, existing: &Existing) -> anyhow::Error {
+    let why = existing.because(Status::Stopped);
+    anyhow::anyhow!("container not running: {} has stopped{why}", args.id)
 }

@@ -25,16 +25,20 @@ pub struct Created {
     pub main: Main,
 }
 
-/// Creates a container.
+/// Creates a container from the bundle that `load` gives.
 ///
 /// # Errors
 /// The first step that failed; everything before it is undone.
-pub fn create(globals: &Globals, args: &CreateArgs) -> Result<Created> {
+pub fn create(
+    globals: &Globals,
+    args: &CreateArgs,
+    load: impl FnOnce() -> Result<Bundle>,
+) -> Result<Created> {
     let store = &globals.store;
     let id = &args.id;
     let mut flow = Transaction::new(id);
 
-    let bundle = flow.step("load", || sys::load_bundle(&args.bundle))?;
+    let bundle = flow.step("load", load)?;
     let unique_id = sys::new_unique_id()?;
 
     let place = flow.step("place", || {

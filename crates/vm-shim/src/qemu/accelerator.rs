@@ -32,6 +32,15 @@ impl Usable {
         }
     }
 
+    /// QEMU's argument for it. The buffer for translated code is bounded, in MiB, because it counts
+    /// towards the VM's control groups; when it is full, QEMU begins anew.
+    pub fn argument(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg,tb-size=128",
+        }
+    }
+
     /// The device that QEMU needs for it.
     pub fn device(self) -> Option<&'static Path> {
         match self {

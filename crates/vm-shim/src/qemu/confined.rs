@@ -56,7 +56,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let (uid, gid) = (Uid::from_raw(options.uid), Gid::from_raw(options.uid));
     let groups: Vec<Gid> = options.group.into_iter().map(Gid::from_raw).collect();
     setgroups(&groups).context("cannot give groups up")?;
-    setresgid(gid, gid, gid).with_context(|| format!("cannot become group {gid}"))?;
+    setresgid(gid, gid, gid).with_context(|| {
+        format!("cannot become group {gid}; `vm.uid-base` in the configuration can say another")
+    })?;
     // With the user the capabilities go (capabilities(7)).
     setresuid(uid, uid, uid).with_context(|| format!("cannot become user {uid}"))?;
     rustix::thread::set_no_new_privs(true).context("cannot forbid new privileges")?;

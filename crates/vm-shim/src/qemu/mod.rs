@@ -2,28 +2,32 @@
 
 mod arguments;
 mod confined;
+mod drives;
 mod kvm_probe;
 mod monitor;
 mod root;
+mod snapshot;
 mod timestamp;
 
 pub mod accelerator;
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::ffi::OsString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, bail};
-use runhcs_uvm::Launch;
 use rustix::fs::Access;
 
-pub use arguments::Sockets;
+pub use arguments::{Sockets, Start, for_machine, for_template, for_vm, template_command_line};
 pub use confined::{Options as ConfinedOptions, run as run_confined};
+pub use drives::{Drive, Sectors};
 pub use kvm_probe::run as run_kvm_probe;
 pub use monitor::Monitor;
 pub use root::Root;
+pub use snapshot::Late;
 
 use crate::daemon::{self, Myself};
 use crate::inherit::Inherit;
@@ -69,21 +73,21 @@ pub fn check_image(what: &str, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts QEMU in `root`, without privileges, stopped by nothing: the guest boots at once.
+/// Starts QEMU in `root`, without privileges, with `arguments`. It inherits the descriptors
+/// `inherited`, by the same numbers.
 ///
 /// # Errors
 /// If its process can't be started.
 pub fn spawn(
     program: &Path,
     root: &Root,
-    launch: &Launch,
+    user: u32,
     accelerator: Usable,
-    sockets: &Sockets<'_>,
-    life: &impl AsFd,
+    arguments: &[OsString],
+    inherited: &[BorrowedFd<'_>],
     messages: impl Into<Stdio>,
 ) -> anyhow::Result<Child> {
     let what = || format!("cannot start {}", program.display());
-    let arguments = arguments::arguments(launch, accelerator, sockets);
     tracing::debug!(program = %program.display(), ?arguments, "starting QEMU");
     let parent = Myself::open().with_context(what)?;
     let mut command = Command::new("/proc/self/exe");
@@ -93,7 +97,7 @@ pub fn spawn(
         .arg(format!("--parent={}", parent.as_fd().as_raw_fd()))
         .arg("--root")
         .arg(root.path())
-        .arg(format!("--uid={}", user(launch.options.uid_base)?));
+        .arg(format!("--uid={user}"));
     if let Some(device) = accelerator.device() {
         let metadata = device.metadata().with_context(|| format!("no {}", device.display()))?;
         command.arg(format!("--group={}", metadata.gid()));
@@ -101,11 +105,9 @@ pub fn spawn(
     command.arg("--").arg(program).args(arguments);
     command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(messages);
     daemon::die_with_us(&mut command).with_context(what)?;
-    let Sockets { console, monitor, vsock, virtiofs, network } = sockets;
-    let inherited = [console, monitor, vsock, virtiofs].map(Inherit::new);
-    let taps: Vec<_> = network.iter().map(|(_, tap)| Inherit::new(*tap)).collect();
-    let ours = [Inherit::new(&parent), Inherit::new(life)];
-    for result in inherited.iter().chain(&taps).chain(&ours) {
+    let parent = parent.as_fd();
+    let inherited: Vec<_> = inherited.iter().chain([&parent]).map(Inherit::new).collect();
+    for result in &inherited {
         if let Err(error) = result {
             bail!("cannot hand QEMU its descriptors: {error}");
         }
@@ -114,7 +116,10 @@ pub fn spawn(
 }
 
 /// The user of this VM alone: no other VM has the same as long as this process lives.
-fn user(base: u32) -> anyhow::Result<u32> {
+///
+/// # Errors
+/// If there are not enough users.
+pub fn user(base: u32) -> anyhow::Result<u32> {
     let user = base.checked_add(std::process::id());
     user.with_context(|| format!("the user ids above {base} don't suffice for all processes"))
 }

@@ -4,7 +4,7 @@
 //! It is built in the shim's mount namespace and shared with QEMU's, so what is unmounted here
 //! is unmounted there (mount_namespaces(7)).
 
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
@@ -23,6 +23,8 @@ use crate::detached;
 pub const KERNEL: &str = "/kernel";
 /// Where QEMU finds the guest's initramfs.
 pub const INITRAMFS: &str = "/initramfs";
+/// Where QEMU finds the guest's memory, if that is given to it.
+pub const MEMORY: &str = "/memory/ram";
 
 /// What programs and their libraries are made of (hier(7)); most are links into `/usr` on many
 /// systems.
@@ -74,6 +76,26 @@ impl Root {
         &self.path
     }
 
+    /// Makes a file for the guest's memory, `size` bytes of zeroes, which `user` may write to: on a
+    /// tmpfs of its own, for all else is read-only for QEMU. To be called before QEMU is started.
+    pub fn add_memory(&mut self, size: u64, user: u32) -> anyhow::Result<File> {
+        let what = "cannot make a file for the guest's memory";
+        let path = self.within(Path::new(MEMORY));
+        let directory = path.parent().context(what)?;
+        std::fs::create_dir(directory).context(what)?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        let options = format!("mode=0755,nr_inodes=4,size={size}");
+        let options = std::ffi::CString::new(options).context(what)?;
+        mount("runhcs-memory", directory, "tmpfs", flags, Some(options.as_c_str()))
+            .context(what)?;
+        self.shown.push(directory.to_owned());
+        let file = File::options().create_new(true).read(true).write(true).open(&path);
+        let file = file.context(what)?;
+        std::os::unix::fs::fchown(&file, Some(user), Some(user)).context(what)?;
+        file.set_len(size).context(what)?;
+        Ok(file)
+    }
+
     /// Takes away all that it shows. What QEMU has open stays so.
     pub fn strip(mut self) -> anyhow::Result<()> {
         let what = "cannot take files away from QEMU";
@@ -122,7 +144,7 @@ impl Root {
         } else {
             let parent = point.parent().filter(|parent| !parent.exists());
             parent.map_or(Ok(()), make_passable).with_context(what)?;
-            std::fs::File::create(&point).with_context(what)?;
+            File::create(&point).with_context(what)?;
         }
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         move_mount(tree, "", CWD, &point, flags).with_context(what)?;

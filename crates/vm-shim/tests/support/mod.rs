@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::{Mount, Process, Root, Spec};
 use runhcs_compute::{ContainerId, ExitStatus};
 use runhcs_protocol::guest::ProcessKey;
-use runhcs_spec::{Accelerator, Machine, VmOptions};
+use runhcs_spec::{Accelerator, Console, Entropy, Machine, VmOptions};
 use runhcs_uvm::{Attachment, Launch, LocalStdio, Vm, VmContainer};
 
 /// The VM shim under test.
@@ -61,10 +61,18 @@ impl Pod {
             initramfs: image.join("initramfs.img"),
             kernel_args: String::new(),
             memory_mib: 256,
+            preallocate_memory: false,
+            huge_pages: false,
             vcpus: 1,
+            cpu_features: String::new(),
             accelerator: Accelerator::Auto,
             machine: Machine::Microvm,
+            console: Console::Log,
+            entropy: Entropy::Cpu,
+            disk_bandwidth: None,
+            disk_iops: None,
             qemu: "qemu-system-x86_64".into(),
+            templates: None,
             boot_timeout_seconds: 60,
             uid_base: 1_879_048_192,
         };
@@ -73,6 +81,7 @@ impl Pod {
             dir: dir.path().to_owned(),
             options,
             network: None,
+            cgroups: Vec::new(),
             console: None,
             log_level: "debug,virtiofsd=info".to_owned(),
             log_json: false,
@@ -276,7 +285,7 @@ pub fn start(vm: &Vm, id: &str, spec: &Spec) -> (VmContainer, Attachment) {
     let mut linux = spec.linux().clone().unwrap_or_default();
     linux.set_cgroups_path(Some(format!("/containers/{id}").into()));
     spec.set_linux(Some(linux));
-    let created = vm.create_container(&id, &spec);
+    let created = vm.create_container(&id, &spec, &[]);
     created.unwrap_or_else(|error| panic!("no container: {}", chain(&error)));
     let attachment = vm.attach(&init(&id)).unwrap_or_else(|e| panic!("{}", chain(&e)));
     let container = VmContainer { vm: vm.clone(), id };

@@ -10,6 +10,7 @@ use runhcs_spec::Isolation;
 
 pub use super::criu_args::{CheckpointArgs, RestoreArgs};
 pub use super::update_args::UpdateArgs;
+pub use super::vm_template_args::VmTemplateArgs;
 use super::{commands, pod_network, shim};
 use crate::globals::Globals;
 
@@ -18,10 +19,9 @@ pub const ROOT_VALUE: &str = "DIR";
 /// What `--root` is for.
 pub const ROOT_HELP: &str = "Directory for the state of containers; should be on a tmpfs";
 
-/// Options before the verb.
+/// Options before the verb that only Linux has.
 #[derive(Args, Clone, Debug)]
-#[group(skip)]
-pub struct GlobalArgs {
+pub struct SystemArgs {
     /// Have systemd make control groups; linux.cgroupsPath is slice:prefix:name then.
     #[arg(long)]
     pub systemd_cgroup: bool,
@@ -54,6 +54,12 @@ pub enum Verb {
     Restore(Box<RestoreArgs>),
     /// Have a VM follow its pod's network.
     Sync(SyncArgs),
+    /// Make a scratch disk: an ext4 file system in a sparse image.
+    CreateScratch(CreateScratchArgs),
+    /// Make an ext4 file system on a disk that exists.
+    PrepareDisk(PrepareDiskArgs),
+    /// Make, list and remove saved VMs, from which new ones are resumed.
+    VmTemplate(VmTemplateArgs),
     #[command(hide = true)]
     Shim(ShimArgs),
     #[command(hide = true)]
@@ -70,7 +76,10 @@ impl Verb {
             Self::Restore(args) => Some(args.id.clone()),
             Self::Shim(args) => Some(args.id.clone()),
             Self::Sync(args) => args.id.clone(),
-            Self::HoldNetwork(_) => None,
+            Self::CreateScratch(_)
+            | Self::PrepareDisk(_)
+            | Self::VmTemplate(_)
+            | Self::HoldNetwork(_) => None,
         }
     }
 
@@ -82,6 +91,9 @@ impl Verb {
             Self::Checkpoint(args) => commands::checkpoint::run(&globals()?, &args),
             Self::Restore(args) => commands::restore::run(&globals()?, &args),
             Self::Sync(args) => commands::sync::run(&globals()?, &args),
+            Self::CreateScratch(args) => commands::create_scratch::run(&args),
+            Self::PrepareDisk(args) => commands::prepare_disk::run(&args),
+            Self::VmTemplate(args) => commands::vm_template::run(&globals()?, &args),
             Self::Shim(args) => shim::run(&globals()?, &args),
             Self::HoldNetwork(args) => pod_network::run(&args),
         }
@@ -221,6 +233,32 @@ fn interval(text: &str) -> Result<Duration, String> {
         return Err("the interval must be greater than 0".to_owned());
     }
     Ok(interval)
+}
+
+/// What scratch disk to make.
+#[derive(Args, Debug)]
+pub struct CreateScratchArgs {
+    /// The image, which must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub destpath: PathBuf,
+    /// Its size in GiB; it takes as much space as is written to it.
+    #[arg(long = "sizeGB", value_name = "GIB", default_value_t = 20)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=16384))]
+    pub size: u64,
+    /// An image to copy, whatever its size; made first if it doesn't exist.
+    #[arg(long, value_name = "FILE")]
+    pub cache_path: Option<PathBuf>,
+}
+
+/// Which disk to prepare.
+#[derive(Args, Debug)]
+pub struct PrepareDiskArgs {
+    /// The image or block device.
+    #[arg(long, value_name = "FILE")]
+    pub destpath: PathBuf,
+    /// Overwrite what it holds.
+    #[arg(long, short)]
+    pub force: bool,
 }
 
 /// Where to write a configuration.

@@ -10,6 +10,8 @@ use crate::config::load;
 
 /// Where the configuration is if nothing else is said. It may be missing there.
 const DEFAULT: &str = "/etc/runhcs/config.toml";
+/// On a disk, unlike the state.
+const DEFAULT_SCRATCH: &str = "/var/lib/runhcs/scratch";
 
 /// The configuration file's content; everything has a default.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -21,6 +23,8 @@ pub struct Config {
     pub owner: Option<String>,
     /// The VM shim; by default beside this program.
     pub vm_shim: Option<PathBuf>,
+    /// Where scratch disks are that are made for a container.
+    pub scratch_directory: Option<PathBuf>,
     /// Defaults of utility VMs.
     pub vm: VmDefaults,
 }
@@ -29,6 +33,11 @@ impl Config {
     /// Reads the file that was named, or the default one if it exists.
     pub fn load(named: Option<&Path>) -> anyhow::Result<Self> {
         load(named, Path::new(DEFAULT))
+    }
+
+    /// Where scratch disks are that are made for a container.
+    pub fn scratch_directory(&self) -> PathBuf {
+        self.scratch_directory.clone().unwrap_or_else(|| DEFAULT_SCRATCH.into())
     }
 
     /// The VM shim's program.

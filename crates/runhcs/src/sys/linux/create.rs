@@ -1,13 +1,16 @@
 //! The steps of the creation flow on Linux: our own engine on this host, or the VM shim and the
 //! container shim.
 
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Spec;
 use runhcs_compute::ComputeSystem;
-use runhcs_container::{Container, CreateOptions, Init, Plan};
-use runhcs_spec::VmOptions;
+use runhcs_container::{Container, CreateOptions, Init, Plan, map_mount};
+use runhcs_protocol::shim::Disk;
+use runhcs_spec::{Console, VmOptions};
 use runhcs_state::{Locked, ProcessHandle, Record, VmPlace};
 use runhcs_uvm::{Launch, Vm, VmContainer};
 
@@ -15,7 +18,7 @@ use super::guest_spec::{GuestSpec, PodView};
 use super::pod_network::PodNetwork;
 use super::progress::Progress;
 use super::service::vm_of;
-use super::{hooks, inherited_fds, shim, terminal};
+use super::{disks, hooks, inherited_fds, shim, terminal, vm_group};
 use crate::create::{Claimed, Service, Transaction};
 use crate::existing::{Main, value};
 use crate::globals::Globals;
@@ -26,12 +29,21 @@ pub struct CreationService<'a> {
     /// A process in the pod's network, where the VM or hooks need one. It may end with the
     /// creation: shims are in the network by then.
     network: Option<PodNetwork>,
+    /// What is opened before the container's own VM is started: what can't be had should be known
+    /// before that.
+    disks: Option<Vec<(Disk, OwnedFd)>>,
 }
 
 impl<'a> CreationService<'a> {
     /// Begins.
     pub fn new(claimed: Claimed<'a>) -> Self {
-        Self { claimed, network: None }
+        Self { claimed, network: None, disks: None }
+    }
+
+    fn open_disks(&self, flow: &mut Transaction) -> Result<Vec<(Disk, OwnedFd)>> {
+        let Claimed { globals, bundle, .. } = &self.claimed;
+        let directory = globals.config.scratch_directory();
+        flow.step("disks", || disks::open(&bundle.spec, &directory))
     }
 }
 
@@ -40,6 +52,7 @@ impl Service for CreationService<'_> {
 
     fn create(&mut self, flow: &mut Transaction) -> Result<Main> {
         let Claimed { globals, args, bundle, entry, .. } = &self.claimed;
+        disks::refuse_scratch(&bundle.spec)?;
         let console_socket = args.console_socket.as_deref().map(terminal::connect).transpose()?;
         let plan = flow.step("plan", || {
             Ok(Plan::new(CreateOptions {
@@ -84,10 +97,17 @@ impl Service for CreationService<'_> {
     }
 
     fn launch_vm(&mut self, flow: &mut Transaction) -> Result<Vm> {
-        let Claimed { globals, args, bundle, entry, .. } = &self.claimed;
+        self.disks = Some(self.open_disks(flow)?);
+        let Claimed { globals, args, bundle, record, entry } = &self.claimed;
         let network = self.network.as_ref().map(PodNetwork::path);
         let options = flow.step("vm-options", || {
             let options = VmOptions::from_spec(&bundle.spec, &globals.config.vm)?;
+            for name in VmOptions::ignored_annotations(&bundle.spec)? {
+                tracing::warn!(annotation = name, "it has no effect on this system");
+            }
+            if options.console == Console::Off && args.vm_console.is_some() {
+                bail!("--vm-console was given, but the VM is to have no console");
+            }
             for (what, path) in [("kernel", &options.kernel), ("initramfs", &options.initramfs)] {
                 if !path.exists() {
                     bail!(
@@ -99,6 +119,17 @@ impl Service for CreationService<'_> {
             }
             Ok(options)
         })?;
+        let group = flow.step("vm-group-plan", || {
+            vm_group::plan(&args.id, &bundle.spec, &options, record.sandbox_id.is_some())
+        })?;
+        if let Some(group) = &group {
+            let owner = Rc::clone(entry);
+            flow.step_with_undo(
+                "vm-group",
+                move || vm_group::remove(&owner),
+                || vm_group::create(entry, group),
+            )?;
+        }
         let directory = entry.dir().join("vm");
         let program = globals.config.vm_shim()?;
         let launch = Launch {
@@ -106,6 +137,7 @@ impl Service for CreationService<'_> {
             dir: directory.clone(),
             options,
             network,
+            cgroups: group.map_or_else(Vec::new, |group| group.directories()),
             console: args.vm_console.clone(),
             log_level: if globals.args.debug { "debug" } else { "info" }.to_owned(),
             log_json: globals.args.log_format == crate::cli::LogFormat::Json,
@@ -136,8 +168,17 @@ impl Service for CreationService<'_> {
     }
 
     fn create_in_vm(&mut self, flow: &mut Transaction, vm: Vm) -> Result<Main> {
+        let disks = match self.disks.take() {
+            Some(disks) => disks,
+            None => self.open_disks(flow)?,
+        };
         let Claimed { globals, args, bundle, record, entry } = &self.claimed;
-        let network = self.network.as_ref().map(PodNetwork::path).or(record.netns.clone());
+        let network = match (&self.network, &record.netns) {
+            (Some(network), _) => Some(network.path()),
+            // That of a process that is gone; the VM still has it.
+            (None, Some(path)) if !path.exists() => vm.info()?.network,
+            (None, path) => path.clone(),
+        };
         let spec = flow.step("guest-spec", || {
             let pod = PodView::collect(&globals.store, record)?;
             GuestSpec::translate(&bundle.spec, record, &pod)
@@ -154,8 +195,14 @@ impl Service for CreationService<'_> {
         let guest_pid = flow.step_with_undo(
             "container",
             move || Ok(undo.delete()?),
-            || Ok(vm.create_container(&args.id, &spec.0)?),
+            || {
+                // The guest can't map ids of files that it has from this host, so this host does.
+                let map = |index, tree: BorrowedFd<'_>| map_mount(&bundle.spec, index, tree);
+                Ok(vm.create_container(&args.id, &spec.0, &disks, &map)?)
+            },
         )?;
+        // The VM has them; ours would keep them in use.
+        drop(disks);
         let target = shim::Target {
             vm: entry_vm_directory(globals, record, entry)?,
             host: record.vm.as_ref().map_or(&record.id, |vm| &vm.host_id).clone(),

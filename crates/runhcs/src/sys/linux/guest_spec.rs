@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccompAction, Mount, Spec};
 use runhcs_compute::ContainerId;
-use runhcs_state::{Record, Store};
+use runhcs_protocol::NAMESPACES;
+use runhcs_state::{ProcessHandle, Record, Store};
 
 use crate::existing::{Main, value};
 
@@ -22,10 +23,8 @@ pub struct PodView {
 #[derive(Debug)]
 struct Member {
     id: ContainerId,
-    /// Of its container shim, on this host.
-    pid: u32,
-    /// Of its init, in the guest.
-    guest_pid: u32,
+    /// Of its container shim, on this host; `None` if another process has it by now.
+    pid: Option<u32>,
     netns: Option<PathBuf>,
 }
 
@@ -39,13 +38,10 @@ impl PodView {
             if other.id == record.id || other.vm != record.vm {
                 continue;
             }
-            if let Some(Main { process, guest_pid: Some(guest_pid) }) = entry.get(value::MAIN)? {
-                members.push(Member {
-                    id: other.id,
-                    pid: process.pid,
-                    guest_pid,
-                    netns: other.netns,
-                });
+            if let Some(Main { process, guest_pid: Some(_) }) = entry.get(value::MAIN)? {
+                let now = ProcessHandle::of(process.pid)?;
+                let pid = now.is_none_or(|now| now == process).then_some(process.pid);
+                members.push(Member { id: other.id, pid, netns: other.netns });
             }
         }
         Ok(Self { members })
@@ -60,14 +56,14 @@ impl PodView {
             (parts.next() == Some("ns")).then(|| parts.next().map(|kind| (pid, kind.to_owned())))?
         });
         if let Some((pid, file)) = in_proc {
-            let Some(member) = self.members.iter().find(|member| member.pid == pid) else {
+            let Some(member) = self.members.iter().find(|member| member.pid == Some(pid)) else {
                 bail!(
                     "linux.namespaces: the {kind} namespace {} is not that of a container in the \
                      same VM",
                     path.display()
                 );
             };
-            return Ok(PathBuf::from(format!("/proc/{}/ns/{file}", member.guest_pid)));
+            return Ok(Path::new(NAMESPACES).join(member.id.as_str()).join(file));
         }
         let shared = self.members.iter().any(|member| member.netns.as_deref() == Some(path));
         if network && (shared || self.members.is_empty()) {
@@ -124,16 +120,31 @@ impl GuestSpec {
         linux.set_namespaces(Some(namespaces));
         // The guest has a hierarchy of its own, with no slices of this host's systemd.
         linux.set_cgroups_path(Some(Path::new("/containers").join(group_name(&record.id))));
-        for (index, device) in linux.devices().iter().flatten().enumerate() {
-            if device.typ() == oci_spec::runtime::LinuxDeviceType::B {
-                bail!(
-                    "linux.devices[{index}]: block device {} of this host can't be passed to a VM yet",
-                    device.path().display()
-                );
-            }
-        }
+        refuse_seccomp_agent(&linux)?;
         spec.set_linux(Some(linux));
+        spec.mounts_mut().iter_mut().flatten().for_each(forget_id_mapping);
         Ok(Self(spec))
+    }
+}
+
+/// The agent would be a program of this host, and get a descriptor of the guest's kernel.
+fn refuse_seccomp_agent(linux: &Linux) -> Result<()> {
+    let rules = linux.seccomp().iter().flat_map(|seccomp| seccomp.syscalls().iter().flatten());
+    if rules.into_iter().any(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify) {
+        bail!(
+            "linux.seccomp.listenerPath: a seccomp agent of this host can't decide about calls to \
+             a VM's kernel (SCMP_ACT_NOTIFY); isolate the container as a process"
+        );
+    }
+    Ok(())
+}
+
+/// The host has mapped the ids of the mount's files.
+fn forget_id_mapping(mount: &mut Mount) {
+    mount.set_uid_mappings(None);
+    mount.set_gid_mappings(None);
+    for options in mount.options_mut().iter_mut() {
+        options.retain(|option| !matches!(option.as_str(), "idmap" | "ridmap"));
     }
 }
 
@@ -154,14 +165,17 @@ mod tests {
     use super::*;
 
     fn pod() -> PodView {
-        let member = |name: &str, pid, guest_pid, netns: Option<&str>| Member {
+        let member = |name: &str, pid, netns: Option<&str>| Member {
             id: name.parse().unwrap(),
             pid,
-            guest_pid,
             netns: netns.map(PathBuf::from),
         };
         PodView {
-            members: vec![member("s", 100, 40, Some("/run/netns/pod")), member("c", 101, 50, None)],
+            members: vec![
+                member("s", Some(100), Some("/run/netns/pod")),
+                member("c", Some(101), None),
+                member("old", None, None),
+            ],
         }
     }
 
@@ -170,15 +184,15 @@ mod tests {
         let translate = |kind, path| pod().translate(kind, Path::new(path)).unwrap();
         assert_eq!(
             translate(LinuxNamespaceType::Ipc, "/proc/100/ns/ipc"),
-            Path::new("/proc/40/ns/ipc")
+            Path::new("/run/runhcs/namespaces/s/ipc")
         );
         assert_eq!(
             translate(LinuxNamespaceType::Pid, "/proc/101/ns/pid"),
-            Path::new("/proc/50/ns/pid")
+            Path::new("/run/runhcs/namespaces/c/pid")
         );
         assert_eq!(
             translate(LinuxNamespaceType::Network, "/proc/101/ns/net"),
-            Path::new("/proc/50/ns/net")
+            Path::new("/run/runhcs/namespaces/c/net")
         );
     }
 
@@ -200,7 +214,7 @@ mod tests {
         let translate =
             |kind, path| pod().translate(kind, Path::new(path)).unwrap_err().to_string();
         assert!(translate(LinuxNamespaceType::Ipc, "/proc/7/ns/ipc").contains("/proc/7/ns/ipc"));
-        assert!(translate(LinuxNamespaceType::Ipc, "/run/ipcns/x").contains("s, c"));
+        assert!(translate(LinuxNamespaceType::Ipc, "/run/ipcns/x").contains("s, c, old"));
         assert!(
             translate(LinuxNamespaceType::Network, "/run/netns/other").contains("/run/netns/other")
         );

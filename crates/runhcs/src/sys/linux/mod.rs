@@ -5,6 +5,8 @@ pub mod commands;
 mod config;
 mod create;
 mod criu_args;
+mod disks;
+mod ext4;
 pub(crate) mod foreground;
 pub(crate) mod guest_spec;
 pub(crate) mod hooks;
@@ -16,6 +18,8 @@ pub(crate) mod service;
 pub(crate) mod shim;
 pub(crate) mod terminal;
 mod update_args;
+pub(crate) mod vm_group;
+pub(crate) mod vm_template_args;
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use oci_spec::runtime::LinuxResources;
-use runhcs_compute::{ComputeSystem, ContainerId, OomNotice, Stats, Status};
+use runhcs_compute::{ComputeSystem, OomNotice, Stats, Status};
 use runhcs_container::{Container, Init, Resources};
-use runhcs_state::{Entry, Record, Store};
+use runhcs_state::{Entry, Record, Store, VmPlace};
 use runhcs_uvm::{Vm, VmContainer};
 
 use crate::existing::{Existing, Main, value};
@@ -31,7 +31,7 @@ impl Service {
     /// Finds what runs the container of an entry.
     pub fn open(store: &Store, entry: &Entry, record: &Record, main: Option<Main>) -> Result<Self> {
         Ok(match &record.vm {
-            Some(place) => match host_entry(store, &record.id, entry, &place.host_id) {
+            Some(place) => match host_directory(store, entry, record, place) {
                 Some(dir) => {
                     Self::Vm(VmContainer { vm: Vm::at(&dir.join("vm")), id: record.id.clone() })
                 }
@@ -74,6 +74,15 @@ impl Service {
                     other => Ok(other?),
                 }
             }
+        }
+    }
+
+    /// How the VM of the container, which has stopped, has ended, if it has.
+    pub fn obituary(&self, record: &Record) -> Option<String> {
+        match (self, &record.vm) {
+            (Self::Vm(container), _) => container.vm.obituary(),
+            (Self::None, Some(place)) => Some(format!("{} was deleted", place.host_id)),
+            _ => None,
         }
     }
 
@@ -149,15 +158,18 @@ impl OomWatch<'_> {
     }
 }
 
-/// The directory of the VM host's entry; `None` if it is gone.
-fn host_entry(
+/// The directory of the VM host's entry; `None` if it is gone, also if another container has its
+/// id now.
+fn host_directory(
     store: &Store,
-    id: &ContainerId,
     entry: &Entry,
-    host: &ContainerId,
+    record: &Record,
+    place: &VmPlace,
 ) -> Option<std::path::PathBuf> {
-    if id == host {
+    if record.is_vm_host() {
         return Some(entry.dir().to_owned());
     }
-    store.entry(host).ok().map(|host| host.dir().to_owned())
+    let host = store.entry(&place.host_id).ok()?;
+    let same = host.record().ok()?.unique_id == place.host_unique_id;
+    same.then(|| host.dir().to_owned())
 }

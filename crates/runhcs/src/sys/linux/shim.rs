@@ -6,9 +6,10 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use runhcs_compute::ContainerId;
+use runhcs_compute::{ContainerId, Error};
 use runhcs_protocol::guest::ProcessKey;
 use runhcs_uvm::{LocalStdio, Vm};
 
@@ -22,6 +23,9 @@ const READY: &[u8] = b"\0OK\0";
 
 /// The exit code of a process that was lost with its VM: that of one that was killed.
 const KILLED: u8 = 137;
+
+/// How long a VM that is lost may take to end.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// What a shim is to stand for.
 #[derive(Debug)]
@@ -131,11 +135,45 @@ pub fn run(_globals: &Globals, args: &ShimArgs) -> Result<u8> {
             Ok(status.code())
         }
         Err(error) => {
-            // Standard error is the container's. Who asks for the status learns the rest.
-            tracing::error!("{error}");
+            let what = match why_lost(&Vm::at(&args.vm), &error) {
+                Some(reason) => {
+                    format!("container {} was lost with its virtual machine: {reason}", args.id)
+                }
+                None => format!("{:#}", anyhow::Error::from(error)),
+            };
+            tracing::error!("{what}");
+            tell(terminal.as_ref(), &what);
             Ok(KILLED)
         }
     }
+}
+
+/// Why the VM has ended, if its shim can't have said so any more.
+fn why_lost(vm: &Vm, error: &Error) -> Option<String> {
+    let disconnected =
+        matches!(error, Error::Failed { source, .. } if source.is::<std::io::Error>());
+    if !disconnected {
+        return None;
+    }
+    // Its connections can close a moment before its lock.
+    let until = Instant::now() + ENDING;
+    loop {
+        let reason = vm.obituary();
+        if reason.is_some() || !vm.is_alive().unwrap_or(false) || Instant::now() > until {
+            return reason;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Tells whoever sees the process's output why there will be no more of it.
+fn tell(terminal: Option<&OwnedFd>, what: &str) {
+    let text = format!("runhcs: {what}\n");
+    // Nobody may be there to hear it.
+    let _ = match terminal {
+        Some(terminal) => rustix::io::write(terminal, text.replace('\n', "\r\n").as_bytes()),
+        None => rustix::io::write(rustix::stdio::stderr(), text.as_bytes()),
+    };
 }
 
 fn give_stdio_up() -> Result<()> {

@@ -7,11 +7,12 @@ use runhcs_state::{Locked, ProcessHandle, Record, Store};
 use crate::cli::DeleteArgs;
 use crate::existing::{Existing, Main, config, value};
 use crate::globals::Globals;
-use crate::sys::hooks;
 use crate::sys::service::vm_of;
+use crate::sys::{hooks, vm_group};
 
 /// Deletes a container. With `--force` also one that runs, one whose creation was cut off, one
-/// whose state is damaged, and none at all.
+/// whose state is damaged, and none at all. With the owner of a VM the VM goes, and others in it
+/// have stopped then.
 pub fn run(globals: &Globals, args: &DeleteArgs) -> Result<u8> {
     let store = &globals.store;
     let entry = match store.entry(&args.id).and_then(runhcs_state::Entry::lock) {
@@ -35,40 +36,32 @@ pub fn run(globals: &Globals, args: &DeleteArgs) -> Result<u8> {
             status => bail!("cannot delete container {} that is not stopped: {status}", args.id),
         }
     }
-    delete_guests(store, &existing.record, args.force)?;
-    free(store, &entry, &existing)?;
+    if existing.record.is_vm_host() && !args.force {
+        refuse_guests(store, &existing.record)?;
+    }
+    free(store, &entry, &existing, args.force)?;
     Ok(0)
 }
 
-/// The containers in this one's VM: they would lose it.
-fn delete_guests(store: &Store, host: &Record, force: bool) -> Result<()> {
-    if !host.is_vm_host() {
-        return Ok(());
-    }
-    let mut guests = Vec::new();
+/// Containers that run in this one's VM would be stopped with it.
+fn refuse_guests(store: &Store, host: &Record) -> Result<()> {
     for (_, listed) in store.list()? {
         let Ok((entry, record)) = listed else { continue };
-        if record.id != host.id && record.vm == host.vm {
-            guests.push((entry, record.id));
+        if record.id == host.id || record.vm != host.vm {
+            continue;
         }
-    }
-    for (entry, id) in guests {
-        let existing = Existing::open(store, &entry)?;
-        if !force && existing.status()? != Status::Stopped {
-            bail!("container {id} is in the VM of {}; delete it first, or use --force", host.id);
-        }
-        if force {
-            match entry.lock() {
-                Ok(entry) => free(store, &entry, &existing)?,
-                Err(runhcs_state::Error::NotFound(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
+        if Existing::open(store, &entry)?.status()? != Status::Stopped {
+            bail!(
+                "container {} is in the VM of {}; delete it first, or stop it with the VM by --force",
+                record.id,
+                host.id
+            );
         }
     }
     Ok(())
 }
 
-fn free(store: &Store, entry: &Locked, existing: &Existing) -> Result<()> {
+fn free(store: &Store, entry: &Locked, existing: &Existing, force: bool) -> Result<()> {
     let record = &existing.record;
     if let Some(container) = existing.container() {
         use runhcs_compute::ComputeSystem;
@@ -78,11 +71,19 @@ fn free(store: &Store, entry: &Locked, existing: &Existing) -> Result<()> {
         use runhcs_compute::ComputeSystem;
         // A host's VM goes as a whole.
         if !record.is_vm_host() && container.vm.is_alive()? {
-            container.delete()?;
+            match container.delete() {
+                // A guest that doesn't answer must not keep anybody from clearing up.
+                Err(error) if force => tracing::warn!(
+                    "{:#}; what is left of it goes with its virtual machine",
+                    anyhow::Error::from(error)
+                ),
+                deleted => deleted?,
+            }
         }
     }
     if record.is_vm_host() {
         vm_of(entry).shutdown()?;
+        vm_group::remove(entry)?;
     }
     if record.vm.is_some()
         && let Some(main) = existing.main
@@ -137,6 +138,7 @@ fn delete_damaged(entry: &Locked, error: &anyhow::Error) -> Result<u8> {
         runhcs_container::Container { resources, init }.delete()?;
     }
     vm_of(entry).shutdown()?;
+    vm_group::remove(entry)?;
     entry.remove()?;
     Ok(0)
 }

@@ -17,7 +17,8 @@ pub fn run(globals: &Globals, args: &EventsArgs) -> Result<u8> {
     let (_, existing) = Existing::find(&globals.store, &args.id)?;
     // The words are runc's, which callers match.
     if existing.status()? == Status::Stopped {
-        bail!("container with id {} is not running", args.id);
+        let because = existing.because(Status::Stopped);
+        bail!("container with id {} is not running{because}", args.id);
     }
     if args.stats {
         return print("stats", args, Some(existing.stats()?)).map(|()| 0);

@@ -21,7 +21,9 @@ pub fn run(globals: &Globals, args: &ExecArgs) -> Result<u8> {
     match existing.status()? {
         Status::Running | Status::Created => {}
         Status::Paused if args.ignore_paused => {}
-        Status::Stopped => bail!("cannot exec in a stopped container: {id}"),
+        Status::Stopped => {
+            bail!("cannot exec in a stopped container: {id}{}", existing.because(Status::Stopped))
+        }
         Status::Paused => {
             bail!("cannot exec in a paused container: {id} (use --ignore-paused to override)")
         }

@@ -16,7 +16,8 @@ mod guest;
 pub fn run(globals: &Globals, args: &PsArgs) -> Result<u8> {
     let (id, options) = split_id(&args.operands)?;
     let (_, existing) = Existing::find(&globals.store, &id)?;
-    let mut pids = existing.require()?.processes()?;
+    let mut pids =
+        existing.require()?.processes().map_err(|error| existing.explained(error.into()))?;
     let json = args.format == ListFormat::Json;
     if let Some(container) = existing.vm_container() {
         if json {

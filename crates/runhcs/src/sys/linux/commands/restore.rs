@@ -7,7 +7,7 @@ use crate::cli::{CreateArgs, DeleteArgs};
 use crate::create::create;
 use crate::globals::Globals;
 use crate::sys::cli::RestoreArgs;
-use crate::sys::{commands, foreground};
+use crate::sys::{commands, foreground, load_bundle};
 
 /// Restores a container and returns its exit code, or 0 at once if detached.
 pub fn run(globals: &Globals, args: &RestoreArgs) -> Result<u8> {
@@ -35,7 +35,7 @@ pub fn run(globals: &Globals, args: &RestoreArgs) -> Result<u8> {
         vm_console: None,
         restore: Some(args.options()?),
     };
-    let created = create(globals, &create_args)?;
+    let created = create(globals, &create_args, || load_bundle(&args.bundle))?;
     if args.detach {
         return Ok(0);
     }

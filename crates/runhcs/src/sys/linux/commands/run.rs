@@ -15,7 +15,8 @@ use crate::sys::{commands, foreground};
 /// Runs a container and returns its exit code.
 pub fn run(globals: &Globals, args: &RunArgs) -> Result<u8> {
     let id = &args.create.id;
-    let process = Bundle::load(&args.create.bundle)?.spec.process().clone();
+    let bundle = Bundle::load(&args.create.bundle)?;
+    let process = bundle.spec.process().as_ref();
     let terminal = process.is_some_and(|process| process.terminal() == Some(true));
     if args.detach && terminal && args.create.console_socket.is_none() {
         bail!("a detached container with a terminal needs --console-socket to send it to");
@@ -29,7 +30,7 @@ pub fn run(globals: &Globals, args: &RunArgs) -> Result<u8> {
             .or(args.create.console_socket.clone()),
         ..args.create.clone()
     };
-    let created = create(globals, &create_args)?;
+    let created = create(globals, &create_args, || Ok(bundle))?;
     let pid = created.main.process.pid;
     let master = listener.map(Listener::receive).transpose()?;
     // Before the program can ask for it.

@@ -15,7 +15,11 @@ pub fn run(globals: &Globals, args: &IdArgs) -> Result<u8> {
     let existing = Existing::open(&globals.store, &entry)?;
     match existing.status()? {
         Status::Created => start(&entry, &existing)?,
-        Status::Stopped => bail!("cannot start container {} that has stopped", args.id),
+        Status::Stopped => bail!(
+            "cannot start container {} that has stopped{}",
+            args.id,
+            existing.because(Status::Stopped)
+        ),
         Status::Running => bail!("cannot start container {}: it is already running", args.id),
         status => bail!("cannot start container {} that is {status}", args.id),
     }

@@ -4,6 +4,7 @@
 /// What an entry is.
 #[derive(Debug)]
 pub enum Entry<'a> {
+    /// A directory.
     Directory,
     /// Content, and whether it can be executed.
     File(&'a [u8], bool),

@@ -1,5 +1,4 @@
-//! The paths of a configuration for Windows. Pure functions on text, because the rules are those of
-//! Windows wherever the configuration is looked at.
+//! Making the paths of a configuration absolute.
 
 use oci_spec::runtime::Spec;
 use serde::Deserialize;
