@@ -119,10 +119,8 @@ impl Program {
     pub(crate) fn find(&self) -> Result<CString> {
         let what = || format!("exec: {:?}", self.name);
         let check = |path: &Path| -> rustix::io::Result<()> {
-            // All of the process's ids are the same by now. To ask for the effective ones takes a
-            // call that is newer than many seccomp filters.
-            match rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::empty()) {
-                // The filter doesn't let us ask that; execve(2) will tell.
+            match rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS) {
+                // The call is newer than many seccomp filters: execve(2) will tell.
                 Err(Errno::PERM | Errno::NOSYS) => drop(rustix::fs::stat(path)?),
                 other => other?,
             }

@@ -58,8 +58,8 @@ impl Container {
         let allowed = [Status::Running, Status::Paused];
         expect("checkpoint", &self.resources.id, self.status()?, &allowed)?;
         let Some(init) = self.init else { return Err(Error::NotFound(self.resources.id.clone())) };
-        check_support(spec, self.resources.scope.is_some())?;
         options.check_parent()?;
+        check_support(spec, self.resources.scope.is_some())?;
         options.criu.make_directories()?;
         let verb = if options.pre_dump { "pre-dump" } else { "dump" };
         let mut command = options.criu.command(verb);

@@ -125,6 +125,11 @@ impl<'a> PlannedMount<'a> {
     }
 
     fn file_system(&self, root: &Root, name: &str, source: &str) -> Result<OwnedFd> {
+        // Looked at before the directory is made, if it has to be.
+        let covered = match name {
+            "tmpfs" => root.find(self.destination)?,
+            _ => None,
+        };
         let target = match name {
             // An image that leads procfs or sysfs to another place would have everybody in the
             // container who trusts `/proc` or `/sys` look at files of its own (CVE-2019-19921).
@@ -135,6 +140,11 @@ impl<'a> PlannedMount<'a> {
         if source.starts_with('/') && self.options.attributes.set & attr::RDONLY != 0 {
             // A device that can't be written takes no file system that could be.
             options.push("ro".to_owned());
+        }
+        if let Some(covered) = covered.filter(|_| !options.iter().any(|o| o.starts_with("mode="))) {
+            // As with runc, a tmpfs looks like the directory that it covers.
+            let mode = rustix::fs::fstat(&covered).context(|| self.what())?.st_mode & 0o7777;
+            options.push(format!("mode={mode:o}"));
         }
         let mount = new_file_system(name, source, &options).map_err(|error| {
             match owner_of(name).filter(|_| error.is_denied()) {
