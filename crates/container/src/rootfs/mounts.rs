@@ -48,7 +48,7 @@ impl<'a> PlannedMount<'a> {
         let kind = match (bind, typ) {
             _ if options.remount => Kind::Remount { mount_alone: bind.is_some() },
             (Some(bind), _) => {
-                refuse_specific(mount, &field("options"))?;
+                warn_of_specific(mount, &field("options"));
                 let source =
                     source.ok_or_else(|| invalid(field("source"), "a bind mount needs one"))?;
                 Kind::Bind { source, bind }
@@ -297,16 +297,12 @@ pub(crate) fn new_file_system(
     FileSystem::new(name, source)?.mount(options)
 }
 
-/// A bind mount takes no options of the file system, which is mounted elsewhere already.
-fn refuse_specific(mount: &Mount, field: &str) -> Result<()> {
-    let mut options = mount.options().iter().flatten();
-    match options.position(|option| MountOptions::is_specific(option)) {
-        None => Ok(()),
-        Some(index) => {
-            let option = mount.options().iter().flatten().nth(index);
-            let why =
-                format!("{:?} is no option of a bind mount", option.unwrap_or(&String::new()));
-            Err(invalid(format!("{field}[{index}]"), why))
+/// Tells of options of the file system that a bind mount has, which is mounted elsewhere already.
+/// The kernel ignores them, and so do runc and those who write such configurations.
+fn warn_of_specific(mount: &Mount, field: &str) {
+    for (index, option) in mount.options().iter().flatten().enumerate() {
+        if MountOptions::is_specific(option) {
+            tracing::warn!("{field}[{index}]: {option:?} is no option of a bind mount: ignored");
         }
     }
 }
