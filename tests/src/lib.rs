@@ -79,7 +79,18 @@ impl Outcome {
     /// that holds `message`.
     #[track_caller]
     pub fn refused(self, message: &str) -> Self {
-        assert_eq!(self.code, 1, "{self:?}");
+        self.failed(1, message)
+    }
+
+    /// The same of an `exec`, whose own failure has a code that programs seldom use.
+    #[track_caller]
+    pub fn exec_refused(self, message: &str) -> Self {
+        self.failed(255, message)
+    }
+
+    #[track_caller]
+    fn failed(self, code: i32, message: &str) -> Self {
+        assert_eq!(self.code, code, "{self:?}");
         assert!(self.stderr.contains(message), "expected {message:?} in {self:?}");
         self
     }

@@ -54,7 +54,8 @@ in_both!(a_pod_shares_what_its_namespaces_say, |h: &Harness| {
         h.runhcs(&["delete", "--force", "pod"]).ok();
         for id in ["client", "web"] {
             h.wait_status(id, "stopped");
-            h.runhcs(&["exec", id, "true"]).refused("its virtual machine is gone: pod was deleted");
+            h.runhcs(&["exec", id, "true"])
+                .exec_refused("its virtual machine is gone: pod was deleted");
             h.runhcs(&["delete", id]).ok();
         }
         assert_eq!(h.runhcs(&["list", "-q"]).ok().stdout, "");

@@ -48,7 +48,7 @@ impl<'a> PlannedMount<'a> {
         let kind = match (bind, typ) {
             _ if options.remount => Kind::Remount { mount_alone: bind.is_some() },
             (Some(bind), _) => {
-                refuse_specific(mount, &field("options"))?;
+                check_specific(mount, &field("options"))?;
                 let source =
                     source.ok_or_else(|| invalid(field("source"), "a bind mount needs one"))?;
                 Kind::Bind { source, bind }
@@ -303,18 +303,21 @@ pub(crate) fn new_file_system(
     FileSystem::new(name, source)?.mount(options)
 }
 
-/// A bind mount takes no options of the file system, which is mounted elsewhere already.
-fn refuse_specific(mount: &Mount, field: &str) -> Result<()> {
-    let mut options = mount.options().iter().flatten();
-    match options.position(|option| MountOptions::is_specific(option)) {
-        None => Ok(()),
-        Some(index) => {
-            let option = mount.options().iter().flatten().nth(index);
-            let why =
-                format!("{:?} is no option of a bind mount", option.unwrap_or(&String::new()));
-            Err(invalid(format!("{field}[{index}]"), why))
+/// A bind mount takes no options of the file system, which is mounted elsewhere already. Those with
+/// a value (`mode=755`) runc ignores, and configurations have them; a word that nobody knows is
+/// refused.
+fn check_specific(mount: &Mount, field: &str) -> Result<()> {
+    for (index, option) in mount.options().iter().flatten().enumerate() {
+        if !MountOptions::is_specific(option) {
+            continue;
         }
+        if !option.contains('=') {
+            let why = format!("{option:?} is no option of a bind mount");
+            return Err(invalid(format!("{field}[{index}]"), why));
+        }
+        tracing::warn!("{field}[{index}]: {option:?} is no option of a bind mount: ignored");
     }
+    Ok(())
 }
 
 /// Attaches a detached mount.
