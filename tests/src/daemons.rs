@@ -86,9 +86,13 @@ impl<'a> Daemon<'a> {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        // On the daemon's host, for ctr makes its FIFOs below `/run`.
+        // On the daemon's host, for ctr makes its FIFOs below `/run`; and killed in the end, for ctr
+        // passes signals on instead of ending.
         let mut command = Command::new("timeout");
-        self.host.command(self.harness, command.arg("60").args(&self.client).args(arguments))
+        self.host.command(
+            self.harness,
+            command.args(["--kill-after=5", "60"]).args(&self.client).args(arguments),
+        )
     }
 
     /// Runs the client to its end.

@@ -2,6 +2,7 @@
 //! that nothing is left.
 
 mod bundle;
+pub mod cgroups;
 pub mod daemons;
 mod host;
 mod leaks;
@@ -241,15 +242,14 @@ impl Harness {
         while let Some(directory) = pending.pop() {
             for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
                 let path = entry.path();
+                let kind = entry.file_type();
                 let named = path
                     .file_name()
                     .is_some_and(|n| ["log", "vm.log", "console.log"].iter().any(|log| n == *log));
-                if entry.file_type().is_ok_and(|kind| kind.is_dir())
-                    && entry.file_name() != "rootfs"
-                {
+                if kind.as_ref().is_ok_and(|kind| kind.is_dir()) && entry.file_name() != "rootfs" {
                     pending.push(path);
-                } else if !entry.file_type().is_ok_and(|kind| kind.is_file()) {
-                    // A daemon's log may be a pipe that nobody writes to any more.
+                } else if !kind.is_ok_and(|kind| kind.is_file()) {
+                    // A FIFO, of a containerd's shim say, would be waited for.
                 } else if named || path.extension().is_some_and(|end| end == "err") {
                     let text = std::fs::read(&path).unwrap_or_default();
                     eprintln!("--- {}\n{}", path.display(), String::from_utf8_lossy(&text));

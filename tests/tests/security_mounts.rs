@@ -226,3 +226,21 @@ fn a_link_in_the_place_of_the_console_is_refused() {
         h.new_container(&create, &bundle, "other").refused("multiplexer");
     });
 }
+
+/// `--no-pivot` leaves the old root in the container's mount namespace, below the new one. The
+/// kernel lets a new user namespace mount whatever whole procfs or sysfs it finds anywhere in it.
+#[test]
+fn a_new_user_namespace_gets_no_unmasked_procfs() {
+    process("bare procfs", |h| {
+        let script = "mkdir -p /tmp/new && unshare -Urmpf mount -t proc proc /tmp/new; echo $?
+            unshare -Urn true && echo unshared";
+        let bundle = Bundle::new(h, "box", &["sh", "-c", script]);
+        for options in [&["run", "--no-pivot"][..], &["run"]] {
+            let run = h.new_container(options, &bundle, "box").ok();
+            assert!(run.stderr.contains("ermi"), "{run:?}");
+            assert_eq!(run.stdout, "1\nunshared\n", "{run:?}");
+        }
+        // Nothing of the host's went with it.
+        assert!(Path::new("/proc/self/stat").exists() && Path::new("/sys/kernel").exists());
+    });
+}

@@ -122,6 +122,8 @@ impl Drop for Machine<'_> {
                                cat /proc/self/mountinfo /proc/self/cgroup; busybox ps");
             eprintln!("the machine: {log:?}");
         }
+        self.harness.runhcs(&["delete", "--force", "machine"]);
+        runhcs_tests::cgroups::end_unmounted(self.harness);
     }
 }
 

@@ -150,8 +150,10 @@ fn agents_that_misbehave_later() {
     // The link is closed when something is asked.
     let pod = fake(image.path(), "close");
     let vm = pod.launch();
-    let error =
-        chain(&vm.create_container(&id, &spec(root.path(), &["true"], vec![]), &[]).unwrap_err());
+    let error = chain(
+        &vm.create_container(&id, &spec(root.path(), &["true"], vec![]), &[], &|_, _| Ok(()))
+            .unwrap_err(),
+    );
     assert!(error.contains("connection to the guest agent was lost"), "{error}");
     pod.assert_gone(Duration::from_secs(5));
 
@@ -173,8 +175,10 @@ fn agents_that_misbehave_later() {
     // Nonsense is refused.
     let pod = fake(image.path(), "nonsense");
     let vm = pod.launch();
-    let error =
-        chain(&vm.create_container(&id, &spec(root.path(), &["true"], vec![]), &[]).unwrap_err());
+    let error = chain(
+        &vm.create_container(&id, &spec(root.path(), &["true"], vec![]), &[], &|_, _| Ok(()))
+            .unwrap_err(),
+    );
     assert!(error.contains("makes no sense"), "{error}");
     let container = VmContainer { vm, id: id.clone() };
     assert!(chain(&container.status().unwrap_err()).contains("makes no sense"));
@@ -206,7 +210,10 @@ fn agents_that_lie() {
     let root = rootfs();
     let id = "c".parse().unwrap();
     let create = |vm: &Vm| {
-        chain(&vm.create_container(&id, &spec(root.path(), &["true"], vec![]), &[]).unwrap_err())
+        chain(
+            &vm.create_container(&id, &spec(root.path(), &["true"], vec![]), &[], &|_, _| Ok(()))
+                .unwrap_err(),
+        )
     };
 
     // An answer to what nobody has asked ends the VM.

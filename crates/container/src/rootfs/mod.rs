@@ -5,7 +5,9 @@ mod file_system;
 mod id_mapped;
 mod masks;
 pub(crate) mod mount_attr;
+mod mount_table;
 pub(crate) mod mounts;
+mod old_root;
 pub(crate) mod options;
 mod propagation;
 pub(crate) mod resolve;
@@ -129,6 +131,8 @@ impl<'a> RootPlan<'a> {
         rustix::process::fchdir(&assembled.root)
             .context(|| format!("enter {}", self.path.display()))?;
         if no_pivot {
+            let path = std::env::current_dir().context(|| "find the root's path".into())?;
+            old_root::remove_kernel_mounts(&path)?;
             rustix::mount::mount_move(".", "/").context(|| "move the root to /".into())?;
             rustix::process::chroot(".").context(|| "chroot".into())?;
         } else {

@@ -8,6 +8,7 @@ use runhcs_compute::Result;
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::mount::{MountPropagationFlags, mount_change};
 
+use super::mount_table::MountTable;
 use crate::error::{Context, invalid};
 
 /// How mounts spread.
@@ -74,20 +75,9 @@ impl Propagation {
 /// Where the mount is mounted that a path is on.
 fn mount_point(path: &Path) -> std::io::Result<String> {
     let mount = rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)?.stx_mnt_id;
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let point = mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ');
-        (fields.next()?.parse() == Ok(mount)).then(|| fields.nth(3))?
-    });
-    let point = point.ok_or_else(|| std::io::Error::other("its mount is not listed"))?;
-    Ok(unescape(point))
-}
-
-/// Undoes the octal escapes of blanks and backslashes (proc_pid_mountinfo(5)).
-fn unescape(text: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .into_iter()
-        .fold(text.to_owned(), |text, (escape, plain)| text.replace(escape, plain))
+    let table = MountTable::read()?;
+    let point = table.0.into_iter().find(|each| each.id == mount).map(|each| each.point);
+    point.ok_or_else(|| std::io::Error::other("its mount is not listed"))
 }
 
 #[cfg(test)]
@@ -107,6 +97,5 @@ mod tests {
     #[test]
     fn the_mount_of_a_path_is_found() {
         assert_eq!(mount_point(Path::new("/proc/self")).unwrap(), "/proc");
-        assert_eq!(unescape(r"/a\040b\134c"), r"/a b\c");
     }
 }

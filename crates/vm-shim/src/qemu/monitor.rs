@@ -15,7 +15,7 @@ use qapi::qmp;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::io::WriteHalf;
 use tokio::net::UnixStream;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 
 /// Devices that are gone, by their ids, until somebody asks for them.
 #[derive(Default)]
@@ -30,7 +30,7 @@ pub(super) struct Migration {
     /// Whether the machine runs since QEMU was greeted.
     pub(super) running: watch::Receiver<bool>,
     /// How far it is.
-    pub(super) statuses: RefCell<mpsc::UnboundedReceiver<qmp::MigrationStatus>>,
+    pub(super) statuses: Mutex<mpsc::UnboundedReceiver<qmp::MigrationStatus>>,
 }
 
 /// A connection to QEMU's monitor.
@@ -84,7 +84,7 @@ impl Monitor {
                 }
             }
         });
-        let migration = Migration { running, statuses: RefCell::new(migration) };
+        let migration = Migration { running, statuses: Mutex::new(migration) };
         Ok(Self { service, shutdown_reason, deleted, migration, socket: same, throttles })
     }
 

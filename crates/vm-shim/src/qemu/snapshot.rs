@@ -71,7 +71,7 @@ impl Monitor {
     pub async fn save(&self, file: BorrowedFd<'_>) -> anyhow::Result<()> {
         let uri = Some(self.prepare(file).await?);
         self.execute(qmp::migrate { channels: None, detach: None, resume: None, uri }).await?;
-        let mut statuses = self.migration().statuses.borrow_mut();
+        let mut statuses = self.migration().statuses.lock().await;
         while let Some(status) = statuses.recv().await {
             match status {
                 MigrationStatus::completed => return Ok(()),
