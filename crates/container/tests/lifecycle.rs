@@ -238,7 +238,7 @@ fn what_cannot_be_executed_is_an_error_of_start() {
     fs::set_permissions(bundle.rootfs().join("bin/broken"), mode).unwrap();
     let running = bundle.create().unwrap();
     let error = running.container.start().unwrap_err();
-    assert!(chain(&error).contains("Exec format error"), "{}", chain(&error));
+    assert!(chain(&error).contains("exec format error"), "{}", chain(&error));
     wait(running.container.init.unwrap());
 }
 
@@ -358,7 +358,7 @@ fn hooks_run_at_their_points_and_a_failing_one_undoes_all() {
 
     bundle.spec["hooks"] = serde_json::json!({ "createRuntime": [{ "path": "/bin/false" }] });
     let error = bundle.create().err().unwrap();
-    assert!(error.contains("createRuntime hook /bin/false"), "{error}");
+    assert!(error.contains("createRuntime hook #0: /bin/false"), "{error}");
     assert!(!bundle.directory.path().join("exec.fifo").exists());
     assert!(!Path::new("/sys/fs/cgroup/pids/runhcs-engine-test").join(bundle.id.as_str()).exists());
 }

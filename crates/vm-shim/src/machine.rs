@@ -327,7 +327,12 @@ impl Plan<'_> {
         let up = tokio::select! {
             up = tokio::time::timeout(limit, come_up) => {
                 up.unwrap_or_else(|_| {
-                    Err(anyhow!("the virtual machine didn't come up within {} s", limit.as_secs()))
+                    // Of the time for both, resuming may have taken some.
+                    let limit = match start {
+                        Start::Boot => launch.options.boot_timeout_seconds,
+                        Start::Resume => limit.as_secs(),
+                    };
+                    Err(anyhow!("the virtual machine didn't come up within {limit} s"))
                 })
             }
             ended = qemu.ended() => Err(anyhow!("{ended} before the guest was up")),

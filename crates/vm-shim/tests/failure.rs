@@ -115,7 +115,8 @@ fn agents_that_do_not_come_up() {
 
     let mut pod = fake(image.path(), "silent");
     pod.launch.options.boot_timeout_seconds = 15;
-    let viewer = pod.dir.path().join("viewer");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let viewer = elsewhere.path().join("viewer");
     let listener = std::os::unix::net::UnixListener::bind(&viewer).unwrap();
     pod.launch.console = Some(viewer);
     let error = launch_error(&pod);
