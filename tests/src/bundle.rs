@@ -73,6 +73,9 @@ impl Bundle {
         for directory in ["bin", "dev", "proc", "sys", "tmp", "etc"] {
             std::fs::create_dir_all(path.join("rootfs").join(directory)).unwrap();
         }
+        // As in any image, and so in a tmpfs that covers it.
+        let everyones = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+        std::fs::set_permissions(path.join("rootfs/tmp"), everyones).unwrap();
         let busybox = path.join("rootfs/bin/busybox");
         // A copy made by a child: no descriptor of ours is open for writing when a test that runs
         // at the same time forks, which would keep the program from being executed.

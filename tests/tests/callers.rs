@@ -255,3 +255,26 @@ fn unknown_capabilities_take_a_warning_only() {
         assert!(log.contains("unavailable capabilities: CAP_TO_BE"), "{log}");
     });
 }
+
+in_both!(signals_that_the_caller_ignores_are_not_ignored_inside, |h: &Harness| {
+    let ask = "grep -E 'SigIgn|SigBlk' /proc/self/status";
+    let bundle = Bundle::new(h, "box", &["sh", "-c", &format!("{ask}; exec sleep 1000")]);
+    let deaf = |command: std::process::Command| {
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", "trap '' HUP INT QUIT USR1 TERM; exec \"$@\"", "sh"]);
+        shell.arg(command.get_program()).args(command.get_args());
+        shell.env("RUNHCS_E2E", &h.token).env("TMPDIR", h.path("tmp"));
+        shell
+    };
+    let path = bundle.path().to_str().unwrap();
+    let [flag, isolation] = h.flag();
+    let run = ["run", "--detach", flag, isolation, "--bundle", path, "box"];
+    let (mut child, files) = h.spawn(deaf(h.command(&run)));
+    assert!(child.wait().unwrap().success());
+    let none = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n";
+    let said = || std::fs::read_to_string(&files.0).unwrap();
+    runhcs_tests::eventually(|| said() == none, said);
+    let exec = h.finish(deaf(h.command(&["exec", "box", "sh", "-c", ask]))).ok();
+    assert_eq!(exec.stdout, none);
+    h.runhcs(&["delete", "--force", "box"]).ok();
+});

@@ -26,6 +26,8 @@ in_both!(debug_logs_each_step_with_its_time, |h: &Harness| {
             "hooks",
             "disks",
             "vm-options",
+            "vm-group-plan",
+            "vm-group",
             "vm",
             "guest-spec",
             "container",

@@ -52,7 +52,7 @@ in_both!(a_further_process_runs_where_it_is_told_to, |h: &Harness| {
     let file = h.path("process.json");
     std::fs::write(&file, process.to_string()).unwrap();
     let outcome = h.runhcs(&["exec", "--process", file.to_str().unwrap(), "box"]);
-    outcome.refused("execCPUAffinity");
+    outcome.exec_refused("execCPUAffinity");
     h.runhcs(&["delete", "--force", "box"]).ok();
 });
 

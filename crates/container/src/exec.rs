@@ -203,6 +203,7 @@ impl Preparation<'_> {
         self.scheduling.apply()?;
         self.personality.map_or(Ok(()), Personality::apply)?;
         program::close_on_exec(options.inherited_fds)?;
+        program::forget_signals();
         self.program.look_home_up(options.process.user().uid())?;
         self.program.enter_cwd()?;
         let no_new_privileges = options.process.no_new_privileges() == Some(true);

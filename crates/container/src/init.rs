@@ -116,6 +116,7 @@ fn set_up(
     plan.personality.map_or(Ok(()), Personality::apply)?;
     plan.memory_policy.as_ref().map_or(Ok(()), MemoryPolicy::apply)?;
     program::close_on_exec(plan.options.inherited_fds)?;
+    program::forget_signals();
     plan.program.look_home_up(plan.process.user().uid())?;
     plan.program.enter_cwd()?;
     if let Some(filter) = plan.filter_at(Moment::Privileged) {

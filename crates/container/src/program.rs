@@ -156,9 +156,6 @@ impl Program {
 
     /// Becomes the program; returns only if that fails.
     pub(crate) fn execute(&self, path: &CString) -> Error {
-        // Rust's runtime ignores SIGPIPE, and what is ignored stays so across execve(2).
-        // SAFETY: the default action has no handler that could be called.
-        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
         let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
             list.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
         };
@@ -170,6 +167,23 @@ impl Program {
         let text = error.to_string().to_lowercase();
         let text = text.split(" (os error").next().unwrap_or_default().to_owned();
         Error::failed(format!("exec {}", path.to_string_lossy()), text)
+    }
+}
+
+/// Has every signal do what it does by default, and none blocked. What is ignored or blocked stays
+/// so across execve(2): what the runtime itself ignores, and what its caller does (nohup(1), or a
+/// shell that runs it in the background), which is none of the container's business.
+pub(crate) fn forget_signals() {
+    for number in 1..=libc::SIGRTMAX() {
+        // SAFETY: the default action has no handler that could be called. Numbers for which it
+        // can't be changed are refused, which changes nothing.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+    // SAFETY: a signal set has no invalid values, and the call reads a whole one.
+    unsafe {
+        let mut none = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
     }
 }
 

@@ -93,8 +93,9 @@ pub enum DiskAccess {
 pub struct BindMount {
     /// Which of `spec.mounts` it is.
     pub index: usize,
-    /// Whether nothing else is mounted below its source. Then containers can share it.
-    pub alone: bool,
+    /// Whether it can be one with the same source of another container: nothing else is mounted
+    /// below it, and its files' owners aren't mapped.
+    pub shareable: bool,
 }
 
 /// What an attached client may send.

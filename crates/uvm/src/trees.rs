@@ -55,9 +55,9 @@ pub fn open(spec: &Spec, prepare: &Prepare<'_>) -> Result<Trees> {
                     .map_err(|error| Error::failed("cannot read /proc/self/mountinfo", error))?,
             ),
         };
-        let alone = !recursive || !points.any_below(&resolved(source)?);
+        let whole = !recursive || !points.any_below(&resolved(source)?);
         trees.mounts.push(tree);
-        trees.binds.push(BindMount { index, alone });
+        trees.binds.push(BindMount { index, shareable: whole && !is_id_mapped(mount) });
     }
     Ok(trees)
 }
@@ -69,6 +69,14 @@ fn bind(mount: &Mount) -> Option<bool> {
     let has = |wanted: &str| options.iter().any(|option| option == wanted);
     let is_bind = has("bind") || has("rbind") || mount.typ().as_deref() == Some("bind");
     is_bind.then(|| has("rbind"))
+}
+
+/// Whether `prepare` gives the files in it other owners.
+fn is_id_mapped(mount: &Mount) -> bool {
+    let options = mount.options().as_deref().unwrap_or_default();
+    let mappings = [mount.uid_mappings(), mount.gid_mappings()];
+    mappings.iter().any(|ids| ids.as_ref().is_some_and(|ids| !ids.is_empty()))
+        || options.iter().any(|option| matches!(option.as_str(), "idmap" | "ridmap"))
 }
 
 /// The guest's mounts are the guest's.

@@ -268,16 +268,16 @@ impl Pod {
     ) -> Result<Shared, NoReply> {
         let mut trees = trees.into_iter();
         let rootfs = trees.next().ok_or_else(|| malformed("no root file system"))?;
-        let rootfs = Tree { mount: rootfs, read_only, follows_host: false, alone: false };
+        let rootfs = Tree { mount: rootfs, read_only, follows_host: false, shareable: false };
         let mut shared_mounts = Vec::new();
-        for (BindMount { index, alone }, mount) in mounts.iter().zip(trees) {
+        for (BindMount { index, shareable }, mount) in mounts.iter().zip(trees) {
             let entry = spec.mounts().as_ref().and_then(|mounts| mounts.get(*index));
             let entry = entry.ok_or_else(|| malformed("no such mount"))?;
             shared_mounts.push(Tree {
                 mount,
                 read_only: is_read_only(entry),
                 follows_host: follows_host(entry),
-                alone: *alone,
+                shareable: *shareable,
             });
         }
         let shared = self

@@ -110,8 +110,8 @@ pub struct Tree {
     pub read_only: bool,
     /// Whether what the host mounts in it later is seen in the guest too.
     pub follows_host: bool,
-    /// Whether nothing else is mounted in it.
-    pub alone: bool,
+    /// Whether it can be one with the same source of another container.
+    pub shareable: bool,
 }
 
 /// Which files a tree shows, and how.
@@ -141,7 +141,7 @@ impl ShareTree {
     /// A volume that is shared already, or a new one.
     fn volume(&mut self, tree: Tree) -> anyhow::Result<Rc<Share>> {
         self.volumes.retain(|_, volume| volume.strong_count() > 0);
-        if !tree.alone || tree.follows_host {
+        if !tree.shareable || tree.follows_host {
             return Ok(Rc::new(self.mount(tree)?));
         }
         let origin = tree.origin()?;

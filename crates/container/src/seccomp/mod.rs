@@ -182,6 +182,11 @@ fn number(flag: LinuxSeccompFilterFlag) -> libc::c_ulong {
     }
 }
 
+/// Whether a filter can be for this architecture.
+pub(crate) fn knows(arch: Arch) -> bool {
+    library_arch(arch).is_ok()
+}
+
 fn library_arch(
     arch: Arch,
 ) -> std::result::Result<ScmpArch, Box<dyn std::error::Error + Send + Sync>> {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccompAction, Mount, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccompAction, Mount, Process, Spec};
 use runhcs_compute::ContainerId;
 use runhcs_protocol::NAMESPACES;
 use runhcs_state::{ProcessHandle, Record, Store};
@@ -106,11 +106,16 @@ impl GuestSpec {
                  a VM; give the container one, or isolate it as a process"
             );
         }
+        // sysfs wants a network namespace that is of the same user namespace.
+        let users = namespaces.iter().any(|ns| ns.typ() == LinuxNamespaceType::User);
         for namespace in &mut namespaces {
             let path = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty());
             let translated = match path {
                 Some(path) => Some(pod.translate(namespace.typ(), path)?),
-                None if namespace.typ() == LinuxNamespaceType::Network && record.is_vm_host() => {
+                None if namespace.typ() == LinuxNamespaceType::Network
+                    && record.is_vm_host()
+                    && !users =>
+                {
                     Some(GUESTS_OWN_NETWORK.into())
                 }
                 None => None,
@@ -123,8 +128,21 @@ impl GuestSpec {
         refuse_seccomp_agent(&linux)?;
         spec.set_linux(Some(linux));
         spec.mounts_mut().iter_mut().flatten().for_each(forget_id_mapping);
+        spec.process_mut().iter_mut().for_each(leave_labels_here);
         Ok(Self(spec))
     }
+}
+
+/// Drops the labels that this host's security modules know. The guest has none of their policies;
+/// what keeps the container from this host is the VM.
+pub fn leave_labels_here(process: &mut Process) {
+    if let Some(profile) = process.apparmor_profile().as_ref().filter(|name| !name.is_empty()) {
+        tracing::warn!(profile, "process.apparmorProfile is this host's, and left out in the VM");
+    }
+    if let Some(label) = process.selinux_label().as_ref().filter(|label| !label.is_empty()) {
+        tracing::warn!(label, "process.selinuxLabel is this host's, and left out in the VM");
+    }
+    process.set_apparmor_profile(None).set_selinux_label(None);
 }
 
 /// The agent would be a program of this host, and get a descriptor of the guest's kernel.
@@ -207,6 +225,17 @@ mod tests {
                 .unwrap(),
             Path::new(GUESTS_OWN_NETWORK)
         );
+    }
+
+    #[test]
+    fn labels_stay_on_the_host() {
+        let json = r#"{"cwd":"/","user":{"uid":0,"gid":0},"args":["a"],
+                       "apparmorProfile":"docker-default","selinuxLabel":"a:b:c:s0"}"#;
+        let mut process: Process = serde_json::from_str(json).unwrap();
+        leave_labels_here(&mut process);
+        assert_eq!(process.apparmor_profile(), &None);
+        assert_eq!(process.selinux_label(), &None);
+        assert_eq!(process.args().as_deref(), Some(&["a".to_owned()][..]));
     }
 
     #[test]

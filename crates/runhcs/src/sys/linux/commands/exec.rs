@@ -11,6 +11,7 @@ use crate::cli::{ExecArgs, split_id};
 use crate::existing::{Existing, config};
 use crate::globals::Globals;
 use crate::pid_file;
+use crate::sys::guest_spec::leave_labels_here;
 use crate::sys::terminal::{self, Listener};
 use crate::sys::{foreground, inherited_fds, shim};
 
@@ -85,7 +86,9 @@ fn exec_in_vm(
             bail!("{option} can't be used with a container in a VM");
         }
     }
-    let key = container.vm.create_process(&container.id, process)?;
+    let mut process = process.clone();
+    leave_labels_here(&mut process);
+    let key = container.vm.create_process(&container.id, &process)?;
     let target = shim::Target {
         vm: container.vm.dir().to_owned(),
         host: existing.record.vm.as_ref().map_or(&container.id, |vm| &vm.host_id).clone(),
