@@ -174,10 +174,22 @@ impl Program {
 /// so across execve(2): what the runtime itself ignores, and what its caller does (nohup(1), or a
 /// shell that runs it in the background), which is none of the container's business.
 pub(crate) fn forget_signals() {
-    for number in 1..=libc::SIGRTMAX() {
-        // SAFETY: the default action has no handler that could be called. Numbers for which it
-        // can't be changed are refused, which changes nothing.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+    const SIGNALS: libc::c_int = 64;
+    // `struct sigaction` as the kernel has it: the default action, and no flags, in every field.
+    let default = [0u64; 4];
+    for number in 1..=SIGNALS {
+        // Not by the library, which keeps some for itself and doesn't let them be changed.
+        // SAFETY: the call reads the structure, which is 32 bytes at most. The default action has
+        // no handler that could be called. SIGKILL and SIGSTOP are refused, which changes nothing.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                number,
+                default.as_ptr(),
+                std::ptr::null::<u64>(),
+                size_of::<u64>(),
+            )
+        };
     }
     // SAFETY: a signal set has no invalid values, and the call reads a whole one.
     unsafe {

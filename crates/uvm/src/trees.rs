@@ -11,8 +11,9 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::mount_points::MountPoints;
 
-/// Changes the detached mount of `mounts[index]`'s source before it is shared with a VM.
-pub type Prepare<'a> = dyn Fn(usize, BorrowedFd<'_>) -> Result<()> + 'a;
+/// May give the files in the detached mount of `mounts[index]`'s source other owners, before it is
+/// shared with a VM; says whether it does.
+pub type Prepare<'a> = dyn Fn(usize, BorrowedFd<'_>) -> Result<bool> + 'a;
 
 /// A container's trees: its root, then the sources of its bind mounts.
 pub struct Trees {
@@ -47,7 +48,7 @@ pub fn open(spec: &Spec, prepare: &Prepare<'_>) -> Result<Trees> {
         refuse_propagation_to_host(index, mount)?;
         let tree = open_one(source, recursive)?;
         refuse_endpoint(index, source, &tree)?;
-        prepare(index, tree.as_fd())?;
+        let is_mapped = prepare(index, tree.as_fd())?;
         let points = match &points {
             Some(points) => points,
             None => points.insert(
@@ -57,7 +58,7 @@ pub fn open(spec: &Spec, prepare: &Prepare<'_>) -> Result<Trees> {
         };
         let whole = !recursive || !points.any_below(&resolved(source)?);
         trees.mounts.push(tree);
-        trees.binds.push(BindMount { index, shareable: whole && !is_id_mapped(mount) });
+        trees.binds.push(BindMount { index, shareable: whole && !is_mapped });
     }
     Ok(trees)
 }
@@ -69,14 +70,6 @@ fn bind(mount: &Mount) -> Option<bool> {
     let has = |wanted: &str| options.iter().any(|option| option == wanted);
     let is_bind = has("bind") || has("rbind") || mount.typ().as_deref() == Some("bind");
     is_bind.then(|| has("rbind"))
-}
-
-/// Whether `prepare` gives the files in it other owners.
-fn is_id_mapped(mount: &Mount) -> bool {
-    let options = mount.options().as_deref().unwrap_or_default();
-    let mappings = [mount.uid_mappings(), mount.gid_mappings()];
-    mappings.iter().any(|ids| ids.as_ref().is_some_and(|ids| !ids.is_empty()))
-        || options.iter().any(|option| matches!(option.as_str(), "idmap" | "ridmap"))
 }
 
 /// The guest's mounts are the guest's.

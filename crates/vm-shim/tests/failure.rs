@@ -152,7 +152,7 @@ fn agents_that_misbehave_later() {
     let pod = fake(image.path(), "close");
     let vm = pod.launch();
     let error = chain(
-        &vm.create_container(&id, &spec(root.path(), &["true"], vec![]), &[], &|_, _| Ok(()))
+        &vm.create_container(&id, &spec(root.path(), &["true"], vec![]), &[], &|_, _| Ok(false))
             .unwrap_err(),
     );
     assert!(error.contains("connection to the guest agent was lost"), "{error}");
@@ -177,7 +177,7 @@ fn agents_that_misbehave_later() {
     let pod = fake(image.path(), "nonsense");
     let vm = pod.launch();
     let error = chain(
-        &vm.create_container(&id, &spec(root.path(), &["true"], vec![]), &[], &|_, _| Ok(()))
+        &vm.create_container(&id, &spec(root.path(), &["true"], vec![]), &[], &|_, _| Ok(false))
             .unwrap_err(),
     );
     assert!(error.contains("makes no sense"), "{error}");
@@ -212,8 +212,10 @@ fn agents_that_lie() {
     let id = "c".parse().unwrap();
     let create = |vm: &Vm| {
         chain(
-            &vm.create_container(&id, &spec(root.path(), &["true"], vec![]), &[], &|_, _| Ok(()))
-                .unwrap_err(),
+            &vm.create_container(&id, &spec(root.path(), &["true"], vec![]), &[], &|_, _| {
+                Ok(false)
+            })
+            .unwrap_err(),
         )
     };
 

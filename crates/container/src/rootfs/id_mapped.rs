@@ -94,19 +94,19 @@ impl IdMappedMounts {
 }
 
 /// Maps the ids of a detached mount of `mounts[index]`'s source as the configuration says, if it
-/// says anything: for a container in a virtual machine, whose mounts the host maps.
+/// says anything; returns whether it does. For a container in a virtual machine, whose mounts the host maps.
 ///
 /// # Errors
 /// Names the field that is wrong, or what keeps the file system from being mapped.
-pub fn map_mount(spec: &Spec, index: usize, tree: BorrowedFd<'_>) -> Result<()> {
-    let Some(mount) = spec.mounts().iter().flatten().nth(index) else { return Ok(()) };
+pub fn map_mount(spec: &Spec, index: usize, tree: BorrowedFd<'_>) -> Result<bool> {
+    let Some(mount) = spec.mounts().iter().flatten().nth(index) else { return Ok(false) };
     let options = MountOptions::parse(mount.options().iter().flatten().map(String::as_str));
-    let Some(mapping) = Mapping::of(spec, index, mount, options.id_map)? else { return Ok(()) };
+    let Some(mapping) = Mapping::of(spec, index, mount, options.id_map)? else { return Ok(false) };
     if let Ids::Namespace(_) = mapping.ids {
         let why = "needs uidMappings and gidMappings: the user namespace is in the virtual machine";
         return Err(invalid(format!("mounts[{index}].options"), why));
     }
-    mapping.apply(index, tree)
+    mapping.apply(index, tree).map(|()| true)
 }
 
 impl Mapping {

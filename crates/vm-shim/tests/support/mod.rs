@@ -286,7 +286,7 @@ pub fn start(vm: &Vm, id: &str, spec: &Spec) -> (VmContainer, Attachment) {
     let mut linux = spec.linux().clone().unwrap_or_default();
     linux.set_cgroups_path(Some(format!("/containers/{id}").into()));
     spec.set_linux(Some(linux));
-    let created = vm.create_container(&id, &spec, &[], &|_, _| Ok(()));
+    let created = vm.create_container(&id, &spec, &[], &|_, _| Ok(false));
     created.unwrap_or_else(|error| panic!("no container: {}", chain(&error)));
     let attachment = vm.attach(&init(&id)).unwrap_or_else(|e| panic!("{}", chain(&e)));
     let container = VmContainer { vm: vm.clone(), id };
