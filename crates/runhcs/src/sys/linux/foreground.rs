@@ -11,11 +11,11 @@ use rustix::process::{Pid, WaitOptions, kill_process, waitpid};
 
 use runhcs_compute::ExitStatus;
 
-use crate::sys::terminal::{Copier, Raw, copy_size};
+use crate::sys::terminal::{Copier, LineEnds, Raw, copy_size};
 
 /// Waits until the child has ended. The caller's terminal is in raw mode meanwhile if `master`,
 /// the child's terminal, is given.
-pub fn wait(pid: u32, master: Option<&OwnedFd>) -> Result<ExitStatus> {
+pub fn wait(pid: u32, master: Option<(&OwnedFd, LineEnds)>) -> Result<ExitStatus> {
     let pid = Pid::from_raw(pid as i32).context("no pid")?;
     let mut mask = SigSet::all();
     // Nobody may hold these back, and those of faults must end this process as ever.
@@ -35,7 +35,8 @@ pub fn wait(pid: u32, master: Option<&OwnedFd>) -> Result<ExitStatus> {
     mask.thread_block().context("hold signals back")?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .context("receive signals")?;
-    let raw = master.map(|_| Raw::enter()).transpose()?;
+    let raw = master.map(|(_, ends)| Raw::enter(ends)).transpose()?;
+    let master = master.map(|(master, _)| master);
     if let Some(master) = master {
         copy_size(master);
     }

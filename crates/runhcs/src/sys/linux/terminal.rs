@@ -52,6 +52,15 @@ fn make_raw(terminal: BorrowedFd<'_>, output: OutputModes) -> Result<Termios> {
     Ok(before)
 }
 
+/// Which terminal makes of the end of a line what a screen needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineEnds {
+    /// The caller's: a pty of the container's on this host passes them as they are.
+    Callers,
+    /// The one in the VM, which programs there can tell not to.
+    Guests,
+}
+
 /// The caller's terminal in raw mode until this is dropped, or this process panics: a panic may
 /// abort it without dropping anything.
 #[derive(Debug)]
@@ -59,13 +68,18 @@ pub struct Raw(Option<Termios>);
 
 impl Raw {
     /// Sets standard input to raw mode, if it is a terminal.
-    pub fn enter() -> Result<Self> {
+    pub fn enter(ends: LineEnds) -> Result<Self> {
         let stdin = std::io::stdin();
         if !rustix::termios::isatty(&stdin) {
             return Ok(Self(None));
         }
-        // The ends of lines are its business: a pty of the container's passes them as they are.
-        let before = make_raw(stdin.as_fd(), OutputModes::OPOST)?;
+        let before = make_raw(
+            stdin.as_fd(),
+            match ends {
+                LineEnds::Callers => OutputModes::OPOST,
+                LineEnds::Guests => OutputModes::empty(),
+            },
+        )?;
         let (earlier, mode) = (std::panic::take_hook(), before.clone());
         std::panic::set_hook(Box::new(move |panic| {
             restore(&mode);

@@ -12,7 +12,7 @@ use crate::existing::{Existing, config};
 use crate::globals::Globals;
 use crate::pid_file;
 use crate::sys::guest_spec::leave_labels_here;
-use crate::sys::terminal::{self, Listener};
+use crate::sys::terminal::{self, LineEnds, Listener};
 use crate::sys::{foreground, inherited_fds, shim};
 
 /// Runs a process in a container and returns its exit code, or 0 at once if detached.
@@ -66,7 +66,8 @@ pub fn run(globals: &Globals, args: &ExecArgs) -> Result<u8> {
         return Ok(0);
     }
     let master = listener.map(Listener::receive).transpose()?;
-    Ok(foreground::wait(pid, master.as_ref())?.code())
+    let ends = existing.container().map_or(LineEnds::Guests, |_| LineEnds::Callers);
+    Ok(foreground::wait(pid, master.as_ref().map(|master| (master, ends)))?.code())
 }
 
 fn exec_in_vm(

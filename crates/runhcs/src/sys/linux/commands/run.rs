@@ -9,7 +9,7 @@ use runhcs_spec::Bundle;
 use crate::cli::{CreateArgs, DeleteArgs, IdArgs, RunArgs};
 use crate::create::create;
 use crate::globals::Globals;
-use crate::sys::terminal::{Listener, copy_size};
+use crate::sys::terminal::{LineEnds, Listener, copy_size};
 use crate::sys::{commands, foreground};
 
 /// Runs a container and returns its exit code.
@@ -35,7 +35,8 @@ pub fn run(globals: &Globals, args: &RunArgs) -> Result<u8> {
     let master = listener.map(Listener::receive).transpose()?;
     // Before the program can ask for it.
     master.iter().for_each(copy_size);
-    let status = started(globals, args, pid, master.as_ref());
+    let ends = created.main.guest_pid.map_or(LineEnds::Callers, |_| LineEnds::Guests);
+    let status = started(globals, args, pid, master.as_ref().map(|master| (master, ends)));
     if args.detach && status.is_ok() {
         return Ok(0);
     }
@@ -54,7 +55,7 @@ fn started(
     globals: &Globals,
     args: &RunArgs,
     pid: u32,
-    master: Option<&OwnedFd>,
+    master: Option<(&OwnedFd, LineEnds)>,
 ) -> Result<ExitStatus> {
     commands::start::run(globals, &IdArgs { id: args.create.id.clone() })?;
     if args.detach {
