@@ -58,10 +58,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Verb::Run(args) => sys::commands::run::run(&globals()?, &args),
         Verb::State(args) => commands::state::run(&globals()?, &args),
         Verb::List(args) => {
-            // It makes nothing, and a mistyped directory is no empty one.
-            if let Some(root) = cli.global.root.as_ref().filter(|root| !root.exists()) {
-                anyhow::bail!("--root: there is no directory {}", root.display());
-            }
+            sys::check_store_exists(cli.global.root.as_deref())?;
             commands::list::run(&globals()?, &args)
         }
         Verb::Kill(args) => commands::kill::run(&globals()?, &args),

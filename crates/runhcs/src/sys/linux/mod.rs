@@ -49,6 +49,15 @@ pub fn open_store(root: Option<&Path>) -> Result<Store> {
     Ok(Store::open(&root)?)
 }
 
+/// Fails if `--root` names a directory that isn't there: what only looks makes none, and a mistyped
+/// directory is no empty one.
+pub fn check_store_exists(root: Option<&Path>) -> Result<()> {
+    match root.filter(|root| !root.exists()) {
+        None => Ok(()),
+        Some(root) => bail!("--root: there is no directory {}", root.display()),
+    }
+}
+
 /// A file for log messages.
 pub fn open_log(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
