@@ -223,16 +223,16 @@ impl Harness {
         let mut pending = vec![self.directory.path().to_owned()];
         while let Some(directory) = pending.pop() {
             for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+                let Ok(kind) = entry.file_type() else { continue };
                 let path = entry.path();
-                let kind = entry.file_type();
                 let named = path
                     .file_name()
                     .is_some_and(|n| ["log", "vm.log", "console.log"].iter().any(|log| n == *log));
-                if kind.as_ref().is_ok_and(|kind| kind.is_dir()) && entry.file_name() != "rootfs" {
+                let wanted = named || path.extension().is_some_and(|end| end == "err");
+                if kind.is_dir() && entry.file_name() != "rootfs" {
                     pending.push(path);
-                } else if !kind.is_ok_and(|kind| kind.is_file()) {
-                    // A FIFO, of a containerd's shim say, would be waited for.
-                } else if named || path.extension().is_some_and(|end| end == "err") {
+                } else if kind.is_file() && wanted {
+                    // Not a FIFO, of a containerd's shim say, which would be waited for.
                     let text = std::fs::read(&path).unwrap_or_default();
                     eprintln!("--- {}\n{}", path.display(), String::from_utf8_lossy(&text));
                 }
