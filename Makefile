@@ -13,13 +13,14 @@ IMAGE := target/guest-image
 static_cargo = RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' LIBSECCOMP_LINK_TYPE=static \
 	LIBSECCOMP_LIB_PATH=/usr/lib/$(shell uname -m)-linux-gnu cargo
 
-.PHONY: help setup setup-tests build agent guest-image demo test bench install uninstall clean
+.PHONY: help setup setup-tests build agent guest-image windows demo test bench install uninstall clean
 
 help:
 	@echo 'make demo       install what is needed, build, and show containers of both kinds'
 	@echo 'make test       install what is needed and run every check and test'
 	@echo 'make build      build the programs for release'
 	@echo 'make guest-image  make the utility VM image in $(IMAGE)'
+	@echo 'make windows    build the Windows programs in target/windows'
 	@echo 'make bench      compare with runc, crun and a bare QEMU'
 	@echo 'make install    install to $(PREFIX)'
 	@echo 'make uninstall  remove what install installed'
@@ -44,13 +45,18 @@ guest-image: build
 demo: guest-image
 	@scripts/demo $(STATIC)/runhcs target/release/runhcs-vm-shim $(IMAGE)
 
+windows: setup-tests
+	scripts/windows
+
 # Tests run the programs of the development profile, in which failures can be injected.
 test: setup-tests agent
 	cargo fmt --check
 	cargo clippy --workspace --all-targets --features runhcs/fault-injection -- -D warnings
 	cargo build --workspace --features runhcs/fault-injection
+	scripts/windows
 	target/debug/runhcs-guest-image build --agent $(STATIC)/runhcs-guest-agent --output $(IMAGE)
 	cargo test --workspace --features runhcs/fault-injection
+	scripts/fuzz
 	scripts/deny
 
 bench: guest-image

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::bundle;
-use crate::measure;
+use crate::measure::{self, Sample};
 use crate::table::Table;
 
 /// What VMs are made of.
@@ -21,31 +21,59 @@ pub struct Vm {
 /// Compares, and prints tables.
 pub fn compare(runhcs: &Path, vm: &Vm, work: &Path, rounds: usize) -> Result<()> {
     let (kernel, initramfs) = (vm.image.join("vmlinux"), vm.image.join("initramfs.img"));
-    let config = work.join("config.toml");
-    let text =
-        format!("vm-shim = {:?}\n[vm]\nkernel = {kernel:?}\ninitramfs = {initramfs:?}\n", vm.shim);
-    std::fs::write(&config, text)?;
-    let command = |arguments: &[&str]| {
+    let write_config = |name: &str, template: &str| -> Result<PathBuf> {
+        let config = work.join(name);
+        let text = format!(
+            "vm-shim = {:?}\n[vm]\nkernel = {kernel:?}\ninitramfs = {initramfs:?}\n\
+             template = {template:?}\ntemplate-dir = {:?}\n",
+            vm.shim,
+            work.join("templates")
+        );
+        std::fs::write(&config, text)?;
+        Ok(config)
+    };
+    let (config, warm) = (write_config("cold.toml", "never")?, write_config("warm.toml", "auto")?);
+    let configured = |config: &Path, arguments: &[&str]| {
         let mut command = Command::new(runhcs);
-        command.arg("--root").arg(work.join("state/vm")).arg("--config").arg(&config);
+        command.arg("--root").arg(work.join("state/vm")).arg("--config").arg(config);
         command.args(arguments);
         command
     };
+    let command = |arguments: &[&str]| configured(&config, arguments);
+    measure::run(&mut configured(&warm, &["vm-template", "create"]))?;
     let short = bundle::write(runhcs, &work.join("vm-true"), &["/bin/true"])?;
     let long = bundle::write(runhcs, &work.join("vm-sleep"), &["/bin/sleep", "1000"])?;
+    bundle::make_writable(&long)?;
     let (short, long) = (short.display().to_string(), long.display().to_string());
 
     let bare = || measure::run(&mut bare_qemu(&kernel, &initramfs)?);
-    let isolated =
-        || measure::run(&mut command(&["run", "--isolation", "vm", "--bundle", &short, "bench"]));
+    let run = ["run", "--isolation", "vm", "--bundle", &short, "bench"];
+    let isolated = || measure::run(&mut command(&run));
+    let resumed = || measure::run(&mut configured(&warm, &run));
     Table::measure(
         rounds,
         &mut [
             ("bare QEMU, same image".into(), Box::new(bare)),
-            ("runhcs run true".into(), Box::new(isolated)),
+            ("runhcs run true, boots".into(), Box::new(isolated)),
+            ("runhcs run true, resumes".into(), Box::new(resumed)),
         ],
     )?
-    .print("A VM that boots, runs one program and ends");
+    .print("A VM that comes up, runs one program and ends");
+
+    let create = ["create", "--isolation", "vm", "--bundle", &long, "bench"];
+    let pod = |config: &Path| -> Result<Sample> {
+        let sample = measure::run(&mut configured(config, &create))?;
+        measure::run(&mut configured(config, &["delete", "--force", "bench"]))?;
+        Ok(sample)
+    };
+    Table::measure(
+        rounds,
+        &mut [
+            ("boots".into(), Box::new(|| pod(&config))),
+            ("resumes".into(), Box::new(|| pod(&warm))),
+        ],
+    )?
+    .print("create of a pod's sandbox");
 
     let detached = |more: &[&str], id: &str| {
         let mut all = vec!["run", "--detach"];
@@ -80,7 +108,30 @@ fn in_a_pod(command: &dyn Fn(&[&str]) -> Command, short: &str, rounds: usize) ->
         ],
     )?
     .print("a further container that runs true");
+    files(&run, rounds)?;
     memory()
+}
+
+/// Files of the root: written through to the disk, and read.
+fn files(run: &dyn Fn(&[&str]) -> Result<Sample>, rounds: usize) -> Result<()> {
+    let write = ["/bin/busybox", "dd", "if=/dev/zero", "of=/f", "bs=1M", "count=64", "conv=fsync"];
+    let read = ["/bin/busybox", "dd", "if=/f", "of=/dev/null", "bs=1M"];
+    for (what, program) in [("written", &write[..]), ("read", &read[..])] {
+        let exec = |id: &str| {
+            let mut arguments = vec!["exec", id];
+            arguments.extend(program);
+            run(&arguments)
+        };
+        Table::measure(
+            rounds,
+            &mut [
+                ("process".into(), Box::new(|| exec("on-host"))),
+                ("VM".into(), Box::new(|| exec("pod"))),
+            ],
+        )?
+        .print(&format!("64 MiB of a file {what}, by an exec"));
+    }
+    Ok(())
 }
 
 /// The processes that stand for the pod: what each has for itself, without what is shared.

@@ -52,6 +52,13 @@ const APPLETS: [&str; 42] = [
     "env",
 ];
 
+/// All capabilities that setting up containers takes, and more.
+const CAPABILITIES: &str = "CAP_AUDIT_WRITE CAP_BPF CAP_CHECKPOINT_RESTORE CAP_CHOWN \
+    CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_IPC_OWNER CAP_KILL CAP_MKNOD \
+    CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_RAW CAP_PERFMON CAP_SETFCAP CAP_SETGID CAP_SETPCAP \
+    CAP_SETUID CAP_SYS_ADMIN CAP_SYS_CHROOT CAP_SYS_NICE CAP_SYS_PTRACE CAP_SYS_RESOURCE \
+    CAP_SYS_TIME";
+
 /// A bundle in the test's own directory.
 #[derive(Debug)]
 pub struct Bundle {
@@ -66,6 +73,9 @@ impl Bundle {
         for directory in ["bin", "dev", "proc", "sys", "tmp", "etc"] {
             std::fs::create_dir_all(path.join("rootfs").join(directory)).unwrap();
         }
+        // As in any image, and so in a tmpfs that covers it.
+        let everyones = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+        std::fs::set_permissions(path.join("rootfs/tmp"), everyones).unwrap();
         let busybox = path.join("rootfs/bin/busybox");
         // A copy made by a child: no descriptor of ours is open for writing when a test that runs
         // at the same time forks, which would keep the program from being executed.
@@ -110,7 +120,12 @@ impl Bundle {
     /// Adds a program of the build with the libraries that it needs, as `/bin/<name>`.
     pub fn with_program(self, name: &str) -> Self {
         let program = binary(name);
-        let listed = Command::new("ldd").arg(&program).output().unwrap();
+        self.with_copy(&program, &Path::new("/bin").join(name))
+    }
+
+    /// Adds a program of this host, with the libraries that it needs, as `place`.
+    pub fn with_copy(self, program: &Path, place: &Path) -> Self {
+        let listed = Command::new("ldd").arg(program).output().unwrap();
         let listed = String::from_utf8(listed.stdout).unwrap();
         let copy = |from: &Path, to: &Path| {
             let to = self.path.join("rootfs").join(to.strip_prefix("/").unwrap());
@@ -118,11 +133,36 @@ impl Bundle {
             let copied = Command::new("cp").arg("-L").arg(from).arg(&to).status();
             assert!(copied.unwrap().success(), "copy {}", from.display());
         };
-        copy(&program, &Path::new("/bin").join(name));
+        copy(program, place);
         for library in listed.split_whitespace().filter(|word| word.starts_with('/')) {
             copy(Path::new(library), Path::new(library));
         }
         self
+    }
+
+    /// Gives it what a machine with containers of its own takes: capabilities, control groups that
+    /// it may change and that begin at the root, and the whole of `/proc`.
+    pub fn privileged(self) -> Self {
+        self.edit(|config| {
+            let names: Vec<&str> = CAPABILITIES.split_whitespace().collect();
+            for set in ["bounding", "effective", "permitted"] {
+                config["process"]["capabilities"][set] = json!(names);
+            }
+            config["process"]["noNewPrivileges"] = json!(false);
+            for field in ["maskedPaths", "readonlyPaths"] {
+                config["linux"][field] = json!([]);
+            }
+            // On version 2 it is so by default.
+            let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+            if !namespaces.iter().any(|namespace| namespace["type"] == "cgroup") {
+                namespaces.push(json!({ "type": "cgroup" }));
+            }
+            let mounts = config["mounts"].as_array_mut().unwrap();
+            for mount in mounts.iter_mut().filter(|mount| mount["type"] == "cgroup") {
+                mount["options"].as_array_mut().unwrap().retain(|option| option != "ro");
+            }
+            mounts.push(json!({ "destination": "/run", "type": "tmpfs", "source": "run" }));
+        })
     }
 
     /// Adds a bind mount.

@@ -2,10 +2,9 @@
 //! interfaces and namespaces.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::Harness;
+use crate::{Harness, cgroups};
 
 /// What is left. Processes that were killed may take a moment to be gone.
 pub fn find(harness: &Harness) -> Vec<String> {
@@ -29,7 +28,7 @@ fn look(harness: &Harness) -> Vec<String> {
         let text = fs::read_to_string(file).unwrap();
         left.extend(text.lines().filter(|l| l.contains(token)).map(|l| format!("{what}: {l}")));
     }
-    left.extend(groups(harness).iter().map(|path| format!("cgroup {}", path.display())));
+    left.extend(cgroups::find(harness).iter().map(|path| format!("cgroup {}", path.display())));
     for entry in fs::read_dir(harness.root()).into_iter().flatten().flatten() {
         let internal = entry.file_name().to_string_lossy().starts_with('~');
         let empty = fs::read_dir(entry.path()).is_ok_and(|mut entries| entries.next().is_none());
@@ -56,6 +55,7 @@ pub fn clean(harness: &Harness) {
     for (pid, _) in processes(harness) {
         let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
     }
+    cgroups::remove(harness);
 }
 
 /// Processes that the test's commands started: they have its token in their environment or on
@@ -78,22 +78,6 @@ fn processes(harness: &Harness) -> Vec<(u32, String)> {
         if !zombie && own {
             found.push((pid, command));
         }
-    }
-    found
-}
-
-/// Control groups below the test's own name, in every hierarchy.
-fn groups(harness: &Harness) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let root = Path::new("/sys/fs/cgroup");
-    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
-    for hierarchy in hierarchies.chain([root.to_owned()]) {
-        let own = hierarchy.join("runhcs-e2e").join(&harness.token);
-        let below = fs::read_dir(&own).into_iter().flatten().flatten();
-        found.extend(below.map(|entry| entry.path()).filter(|path| path.is_dir()));
-        // The parents were made on the way to the container's group, and are the test's.
-        let _ = fs::remove_dir(&own);
-        let _ = fs::remove_dir(hierarchy.join("runhcs-e2e"));
     }
     found
 }

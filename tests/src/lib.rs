@@ -2,14 +2,18 @@
 //! that nothing is left.
 
 mod bundle;
+pub mod cgroups;
 pub mod daemons;
 mod host;
 mod leaks;
+mod loop_device;
 mod network;
 pub mod podman;
+mod racer;
 mod runtime;
 mod terminal;
 mod user;
+pub mod wine;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -18,7 +22,9 @@ use std::time::{Duration, Instant};
 
 pub use bundle::Bundle;
 pub use host::Host;
+pub use loop_device::LoopDevice;
 pub use network::{Netns, Server};
+pub use racer::Racer;
 pub use terminal::{ConsoleSocket, Session, read_until, type_in};
 pub use user::User;
 
@@ -74,7 +80,18 @@ impl Outcome {
     /// that holds `message`.
     #[track_caller]
     pub fn refused(self, message: &str) -> Self {
-        assert_eq!(self.code, 1, "{self:?}");
+        self.failed(1, message)
+    }
+
+    /// The same of an `exec`, whose own failure has a code that programs seldom use.
+    #[track_caller]
+    pub fn exec_refused(self, message: &str) -> Self {
+        self.failed(255, message)
+    }
+
+    #[track_caller]
+    fn failed(self, code: i32, message: &str) -> Self {
+        assert_eq!(self.code, code, "{self:?}");
         assert!(self.stderr.contains(message), "expected {message:?} in {self:?}");
         self
     }
@@ -143,8 +160,9 @@ impl Harness {
     /// The same with another guest image.
     pub fn write_config_for(&self, image: &Path, more: &str) {
         let text = format!(
-            "vm-shim = {:?}\n[vm]\nkernel = {:?}\ninitramfs = {:?}\n{more}\n",
+            "vm-shim = {:?}\nscratch-directory = {:?}\n[vm]\nkernel = {:?}\ninitramfs = {:?}\n{more}\n",
             binary("runhcs-vm-shim"),
+            self.path("scratch"),
             image.join("vmlinux"),
             image.join("initramfs.img")
         );

@@ -10,8 +10,10 @@ in_both!(containerd_works_unchanged, |h: &Harness| {
     let (rootfs, runtime) = (rootfs.to_str().unwrap(), runtime.to_str().unwrap());
     let run = |options: &[&str], line: &[&str]| {
         let root = h.path("containerds-state");
+        // By itself it gives containers of one name one control group, those of all daemons.
+        let group = format!("/runhcs-e2e/{}/{}", h.token, line[0]);
         let own = ["--runc-binary", runtime, "--runc-root", root.to_str().unwrap(), "--rootfs"];
-        ctr.run(&[&["run"], options, &own[..], &[rootfs], line].concat())
+        ctr.run(&[&["run", "--cgroup", &group], options, &own[..], &[rootfs], line].concat())
     };
     let once = run(&["--rm"], &["once", "/bin/sh", "-c", "uname -r; exit 7"]);
     let host = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();

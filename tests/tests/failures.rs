@@ -19,6 +19,8 @@ in_both!(every_step_that_fails_undoes_all, |h: &Harness| {
             "network",
             "hooks",
             "vm-options",
+            "vm-group-plan",
+            "vm-group",
             "vm",
             "guest-spec",
             "container",
@@ -149,44 +151,6 @@ fn kill(pid: &str) {
 
 fn vm(name: &str, body: impl FnOnce(&Harness)) {
     Harness::run(Isolation::Vm, name, body);
-}
-
-#[test]
-fn whatever_dies_of_a_vm_its_containers_are_stopped() {
-    for victim in ["guest=", "virtiofs --listen", "vm-shim serve"] {
-        vm("vm death", |h| {
-            let bundle = Bundle::new(h, "box", &["sleep", "1000"]);
-            // QEMU's command line has the id, and nothing else by which to tell whose it is.
-            let id = h.token.as_str();
-            h.new_container(&["run", "--detach"], &bundle, id).ok();
-            let pids = processes(h, victim);
-            assert_eq!(pids.len(), 1, "{victim}: {pids:?}");
-            kill(&pids[0]);
-            h.wait_status(id, "stopped");
-            h.runhcs(&["delete", id]).ok();
-            runhcs_tests::eventually(
-                || processes(h, "").is_empty(),
-                || format!("{:?} are left", processes(h, "")),
-            );
-        });
-    }
-}
-
-/// Processes of this test's own VM whose command line holds `text`.
-fn processes(h: &Harness, text: &str) -> Vec<String> {
-    let mut pids = Vec::new();
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let read = |name: &str| {
-            let bytes = std::fs::read(entry.path().join(name)).unwrap_or_default();
-            String::from_utf8_lossy(&bytes).replace('\0', " ")
-        };
-        let command = read("cmdline");
-        let ours = read("environ").contains(&h.token) || command.contains(&h.token);
-        if ours && command.contains(text) {
-            pids.push(entry.file_name().to_string_lossy().into_owned());
-        }
-    }
-    pids
 }
 
 #[test]

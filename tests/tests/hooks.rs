@@ -75,7 +75,8 @@ in_both!(an_early_hook_that_fails_ends_the_creation, |h: &Harness| {
             config["hooks"][failing] = hook("echo it is broken >&2; exit 3");
             config["hooks"]["poststop"] = hook(&say(&said, "poststop"));
         });
-        let message = format!("run the {failing} hook /bin/sh: exit status: 3: it is broken");
+        let message =
+            format!("error running {failing} hook #0: /bin/sh: exit status: 3: it is broken");
         h.new_container(&["create"], &bundle, failing).refused(&message);
         h.runhcs(&["state", failing]).refused("does not exist");
         // What the first hooks made, the last ones unmake.
@@ -88,7 +89,7 @@ in_both!(a_poststart_hook_that_fails_ends_the_container, |h: &Harness| {
         config["hooks"]["poststart"] = hook("exit 3");
     });
     h.new_container(&["create"], &bundle, "box").ok();
-    h.runhcs(&["start", "box"]).refused("run the poststart hook /bin/sh: exit status: 3");
+    h.runhcs(&["start", "box"]).refused("error running poststart hook #0: /bin/sh: exit status: 3");
     h.wait_status("box", "stopped");
     h.runhcs(&["delete", "box"]).ok();
 });
@@ -103,7 +104,7 @@ in_both!(a_poststop_hook_that_fails_keeps_nothing, |h: &Harness| {
     h.new_container(&["run"], &bundle, "box").ok();
     assert_eq!(points(&said), ["poststop"]);
     let log = std::fs::read_to_string(h.path("log")).unwrap();
-    assert!(log.contains("poststop hook /bin/sh") && log.contains("it is broken"), "{log}");
+    assert!(log.contains("poststop hook #0: /bin/sh") && log.contains("it is broken"), "{log}");
 });
 
 in_both!(a_hook_has_its_time, |h: &Harness| {
@@ -164,7 +165,9 @@ fn a_container_in_a_vm_is_found_in_its_pods_network_by_its_pid() {
         assert_eq!(Path::new(seen.trim()), network("pod"));
         run("apart", false);
         assert!(![own, network("pod")].contains(&network("apart")));
-        h.runhcs(&["delete", "--force", "pod"]).ok();
+        for id in ["member", "apart", "pod"] {
+            h.runhcs(&["delete", "--force", id]).ok();
+        }
     });
 }
 

@@ -22,7 +22,7 @@ in_both!(create_start_exec_kill_delete, |h: &Harness| {
     h.wait_status("box", "stopped");
     assert_eq!(h.state("box")["pid"], 0);
     h.runhcs(&["kill", "box", "KILL"]).refused("container not running");
-    h.runhcs(&["exec", "box", "true"]).refused("cannot exec in a stopped container");
+    h.runhcs(&["exec", "box", "true"]).exec_refused("cannot exec in a stopped container");
     h.runhcs(&["delete", "box"]).ok();
     h.runhcs(&["state", "box"]).refused("container box does not exist");
 });
@@ -101,7 +101,8 @@ in_both!(exec_takes_its_options, |h: &Harness| {
     assert!(std::path::Path::new("/proc").join(pid).exists());
     let pids = h.runhcs(&["ps", "--format", "json", "box"]).ok().stdout;
     assert_eq!(serde_json::from_str::<Vec<u32>>(&pids).unwrap().len(), 2);
-    h.runhcs(&["exec", "box", "no-such-program"]).refused("executable file not found in $PATH");
+    h.runhcs(&["exec", "box", "no-such-program"])
+        .exec_refused("executable file not found in $PATH");
     h.runhcs(&["delete", "--force", "box"]).ok();
 });
 
@@ -137,7 +138,7 @@ in_both!(pause_stops_time_and_resume_goes_on, |h: &Harness| {
     h.runhcs(&["pause", "box"]).ok();
     assert_eq!(h.state("box")["status"], "paused");
     h.runhcs(&["pause", "box"]).refused("that is paused");
-    h.runhcs(&["exec", "box", "true"]).refused("paused");
+    h.runhcs(&["exec", "box", "true"]).exec_refused("paused");
     h.runhcs(&["resume", "box"]).ok();
     assert_eq!(h.state("box")["status"], "running");
     h.runhcs(&["resume", "box"]).refused("that is running");

@@ -95,7 +95,9 @@ fn a_pods_network_is_carried_into_its_vm() {
         let own = h.runhcs(&["run", "--bundle", path, "own"]).ok().stdout;
         assert!(own.contains("lo:") && !own.contains("eth0"), "{own}");
 
-        h.runhcs(&["delete", "--force", "pod"]).ok();
+        for id in ["web", "pod"] {
+            h.runhcs(&["delete", "--force", id]).ok();
+        }
         assert_eq!(netns.run("tc qdisc show dev eth0"), before);
         let links = netns.run("ip -o link");
         assert!(!links.contains("rhtap"), "{links}");

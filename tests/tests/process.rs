@@ -52,7 +52,7 @@ in_both!(a_further_process_runs_where_it_is_told_to, |h: &Harness| {
     let file = h.path("process.json");
     std::fs::write(&file, process.to_string()).unwrap();
     let outcome = h.runhcs(&["exec", "--process", file.to_str().unwrap(), "box"]);
-    outcome.refused("execCPUAffinity");
+    outcome.exec_refused("execCPUAffinity");
     h.runhcs(&["delete", "--force", "box"]).ok();
 });
 
@@ -141,3 +141,42 @@ in_both!(what_cannot_be_is_named_by_its_field, |h: &Harness| {
         h.new_container(&["create"], &bundle, "box").refused(field);
     }
 });
+
+in_both!(kernel_parameters_are_the_containers_own, |h: &Harness| {
+    let script = "cd /proc/sys; cat kernel/shmmni net/ipv4/ip_forward kernel/domainname";
+    let printed = run(h, script, |config| {
+        config["linux"]["sysctl"] = json!({
+            "kernel.shmmni": "77", "net/ipv4/ip_forward": "1", "kernel.domainname": "example"
+        });
+    });
+    assert_eq!(printed, "77\n1\nexample\n");
+});
+
+#[test]
+fn what_is_the_whole_hosts_is_refused_by_its_field() {
+    Harness::run(Isolation::Process, "what_is_the_whole_hosts", |h| {
+        let bundle = Bundle::new(h, "box", &["true"]);
+        let config = bundle.path().join("config.json");
+        let good: Value = serde_json::from_str(&std::fs::read_to_string(&config).unwrap()).unwrap();
+        let no_ipc = |spec: &mut Value| {
+            let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|namespace| namespace["type"] != "ipc");
+        };
+        let has_apparmor = std::path::Path::new("/sys/module/apparmor").exists();
+        for (pointer, name, value, field) in [
+            ("/linux", "sysctl", json!({ "kernel.shmmni": "9" }), "linux.sysctl.kernel.shmmni"),
+            ("/linux", "sysctl", json!({ "vm.swappiness": "9" }), "linux.sysctl.vm.swappiness"),
+            ("/linux", "sysctl", json!({ "kernel.hostname": "x" }), "linux.sysctl.kernel.hostname"),
+            ("/process", "apparmorProfile", json!("no-such-profile"), "process.apparmorProfile"),
+        ] {
+            if name == "apparmorProfile" && has_apparmor {
+                continue;
+            }
+            let mut spec = good.clone();
+            no_ipc(&mut spec);
+            spec.pointer_mut(pointer).unwrap()[name] = value;
+            std::fs::write(&config, spec.to_string()).unwrap();
+            h.new_container(&["create"], &bundle, "box").refused(field);
+        }
+    });
+}

@@ -91,7 +91,7 @@ fn every_verb_works_for_an_ordinary_user() {
         };
         runhcs(&["create", "--bundle", text(&bundle), "box"]).ok();
         assert_eq!(status(), "created");
-        runhcs(&["exec", "box", "true"]).refused("only once it has been started");
+        runhcs(&["exec", "box", "true"]).exec_refused("only once it has been started");
         runhcs(&["start", "box"]).ok();
         assert_eq!(status(), "running");
         let exec = runhcs(&["exec", "box", "sh", "-c", "id -u; cat /proc/1/cmdline; exit 9"]);

@@ -45,7 +45,23 @@ fn versions_features_and_specs_are_what_clients_expect() {
         assert!(version.starts_with("runhcs 0.") && version.contains("\nspec: 1."), "{version}");
         let features = h.runhcs(&["features"]).ok().stdout;
         let features: serde_json::Value = serde_json::from_str(&features).unwrap();
-        assert_eq!(features["linux"]["cgroup"]["v2"], true);
+        let linux = &features["linux"];
+        assert_eq!(linux["cgroup"]["v2"], true);
+        let has = |list: &serde_json::Value, name: &str| {
+            list.as_array().unwrap().iter().any(|each| each == name)
+        };
+        for option in ["ro", "rro", "idmap", "tmpcopyup", "rslave"] {
+            assert!(has(&features["mountOptions"], option), "{features}");
+        }
+        let seccomp = &linux["seccomp"];
+        assert!(has(&seccomp["actions"], "SCMP_ACT_NOTIFY"), "{features}");
+        assert!(has(&seccomp["operators"], "SCMP_CMP_MASKED_EQ"), "{features}");
+        assert!(has(&seccomp["archs"], "SCMP_ARCH_X86_64"), "{features}");
+        // The kernels that runhcs runs on all have it.
+        for list in ["knownFlags", "supportedFlags"] {
+            assert!(has(&seccomp[list], "SECCOMP_FILTER_FLAG_LOG"), "{features}");
+        }
+        assert_eq!(linux["mountExtensions"]["idmap"]["enabled"], true);
         let bundle = h.path("new");
         std::fs::create_dir(&bundle).unwrap();
         h.runhcs(&["spec", "--bundle", bundle.to_str().unwrap()]).ok();

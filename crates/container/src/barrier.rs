@@ -5,7 +5,7 @@
 //! couldn't be.
 
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use runhcs_compute::{Error, Result};
@@ -14,9 +14,10 @@ use rustix::io::Errno;
 
 use crate::Init;
 use crate::error::Context;
+use crate::proc::OwnDescriptors;
 
 fn path(directory: &Path) -> PathBuf {
-    directory.join("start.fifo")
+    directory.join("exec.fifo")
 }
 
 /// Makes the FIFO. The descriptor refers to it without opening it, so it can be handed on into
@@ -52,11 +53,10 @@ pub(crate) fn is_waiting(directory: &Path) -> bool {
 }
 
 /// Init's side: blocks until `start`. Closes when a program is executed.
-pub(crate) fn wait(fifo: &OwnedFd) -> Result<OwnedFd> {
-    let path = format!("/proc/self/fd/{}", fifo.as_raw_fd());
+pub(crate) fn wait(fifo: &OwnedFd, own: &OwnDescriptors) -> Result<OwnedFd> {
     loop {
-        match rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
-            Err(Errno::INTR) => {}
+        match own.reopen(fifo, OFlags::WRONLY) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             other => return other.context(|| "wait for start".into()),
         }
     }

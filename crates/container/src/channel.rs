@@ -1,16 +1,21 @@
 //! The line between the creating process and the container's init while it is being set up.
 
-use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use runhcs_compute::{Error, Result};
 
 use crate::error::{Context, chain};
+use crate::rights;
 
 /// What one side tells the other: one byte of kind, and for a failure its text to the end.
 const GO: u8 = b'g';
 const FAILED: u8 = b'f';
+/// With a descriptor.
+const TAKE: u8 = b't';
+
+const NO_WORD: &str = "its process ended without a word";
 
 /// One end of the line.
 #[derive(Debug)]
@@ -43,7 +48,7 @@ impl Channel {
 
     /// Waits until the other side goes on and returns its number; its failure is this call's error.
     pub(crate) fn wait(&mut self) -> Result<u32> {
-        self.next()?.ok_or_else(|| failed("its process ended without a word"))
+        self.next()?.ok_or_else(|| failed(NO_WORD))
     }
 
     /// Waits until the other side has closed its end by executing a program.
@@ -51,8 +56,28 @@ impl Channel {
         self.next().map(drop)
     }
 
+    /// Another handle of the same end.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
+    /// Gives the other side a descriptor.
+    pub(crate) fn send_descriptor(&self, descriptor: impl AsFd) -> io::Result<()> {
+        rights::send(&self.0, &[TAKE], descriptor)?;
+        Ok(())
+    }
+
+    /// Waits for the descriptor that the other side is about to give.
+    pub(crate) fn descriptor(&mut self) -> Result<OwnedFd> {
+        let mut kind = [0];
+        match rights::receive(&self.0, &mut kind).context(hear)? {
+            (0, _) => Err(failed(NO_WORD)),
+            (_, Some(descriptor)) if kind[0] == TAKE => Ok(descriptor),
+            _ => Err(self.failure()),
+        }
+    }
+
     fn next(&mut self) -> Result<Option<u32>> {
-        let hear = || "hear from the container's process".to_owned();
         let mut kind = [0];
         if self.0.read(&mut kind).context(hear)? == 0 {
             return Ok(None);
@@ -62,10 +87,19 @@ impl Channel {
             self.0.read_exact(&mut number).context(hear)?;
             return Ok(Some(u32::from_ne_bytes(number)));
         }
+        Err(self.failure())
+    }
+
+    /// The other side's failure, whose kind has been read.
+    fn failure(&self) -> Error {
         let mut text = String::new();
         let _ = (&self.0).take(64 << 10).read_to_string(&mut text);
-        Err(failed(text))
+        failed(text)
     }
+}
+
+fn hear() -> String {
+    "hear from the container's process".into()
 }
 
 fn failed(why: impl Into<String>) -> Error {

@@ -25,7 +25,7 @@ pub struct Container {
 
 impl Container {
     pub(crate) fn cgroup(&self) -> Cgroup {
-        Cgroup(self.resources.cgroups.clone())
+        Cgroup { paths: self.resources.cgroups.clone(), scope: self.resources.scope.clone() }
     }
 
     /// Its processes, by its control groups; without any, by its pid namespace.

@@ -1,13 +1,11 @@
 //! Who a container's process is: ids, capabilities, limits, labels. Applied in the one order that
 //! the kernel allows.
 
-use std::collections::HashSet;
-
-use caps::{CapSet, Capability};
-use oci_spec::runtime::{Capabilities, PosixRlimitType, Process};
+use oci_spec::runtime::{PosixRlimitType, Process};
 use runhcs_compute::Result;
 use rustix::process::{Gid, Resource, Rlimit, Uid};
 
+use crate::capabilities::Sets;
 use crate::error::{Context, invalid};
 
 /// A process's credentials, parsed.
@@ -22,17 +20,7 @@ pub(crate) struct Credentials<'a> {
 
 impl<'a> Credentials<'a> {
     pub(crate) fn new(process: &'a Process) -> Result<Self> {
-        let sets = process.capabilities().as_ref();
-        let set = |list: Option<&Option<Capabilities>>| -> Result<HashSet<Capability>> {
-            list.and_then(Option::as_ref).into_iter().flatten().map(capability).collect()
-        };
-        let capabilities = Sets {
-            bounding: set(sets.map(|s| s.bounding()))?,
-            permitted: set(sets.map(|s| s.permitted()))?,
-            inheritable: set(sets.map(|s| s.inheritable()))?,
-            effective: set(sets.map(|s| s.effective()))?,
-            ambient: set(sets.map(|s| s.ambient()))?,
-        };
+        let capabilities = Sets::new(process.capabilities().as_ref())?;
         let mut limits: Vec<(Resource, Rlimit)> = Vec::new();
         for (index, limit) in process.rlimits().iter().flatten().enumerate() {
             let field = format!("process.rlimits[{index}]");
@@ -49,14 +37,6 @@ impl<'a> Credentials<'a> {
                 which,
                 Rlimit { current: value(limit.soft()), maximum: value(limit.hard()) },
             ));
-        }
-        for (field, given) in [(
-            "process.selinuxLabel",
-            process.selinux_label().as_deref().is_some_and(|l| !l.is_empty()),
-        )] {
-            if given {
-                return Err(invalid(field, "is not supported yet"));
-            }
         }
         Ok(Self { process, capabilities, limits, may_set_groups: true })
     }
@@ -100,57 +80,6 @@ impl<'a> Credentials<'a> {
         }
         Ok(())
     }
-}
-
-/// The five sets of capabilities(7).
-#[derive(Debug)]
-struct Sets {
-    bounding: HashSet<Capability>,
-    permitted: HashSet<Capability>,
-    inheritable: HashSet<Capability>,
-    effective: HashSet<Capability>,
-    ambient: HashSet<Capability>,
-}
-
-impl Sets {
-    /// While the process still has CAP_SETPCAP.
-    fn drop_bounding(&self) -> Result<()> {
-        let held = caps::read(None, CapSet::Bounding).context(|| "read the bounding set".into())?;
-        for capability in held.difference(&self.bounding) {
-            caps::drop(None, CapSet::Bounding, *capability)
-                .context(|| format!("drop {capability} from the bounding set"))?;
-        }
-        Ok(())
-    }
-
-    /// What the caller itself lacks can't be given; every set shrinks to what there is.
-    fn apply(&self) -> Result<()> {
-        let both =
-            |a: &HashSet<Capability>, b: &HashSet<Capability>| a.intersection(b).copied().collect();
-        let held = caps::read(None, CapSet::Permitted).context(|| "read capabilities".into())?;
-        let permitted: HashSet<Capability> = both(&self.permitted, &held);
-        let inheritable: HashSet<Capability> = both(&self.inheritable, &held);
-        let effective: HashSet<Capability> = both(&self.effective, &permitted);
-        let ambient = both(&both(&self.ambient, &permitted), &inheritable);
-        caps::clear(None, CapSet::Ambient).context(|| "clear the ambient set".into())?;
-        // The effective set must always lie within the permitted one, so it goes first.
-        for (set, wanted) in [
-            (CapSet::Inheritable, &inheritable),
-            (CapSet::Effective, &effective),
-            (CapSet::Permitted, &permitted),
-            (CapSet::Ambient, &ambient),
-        ] {
-            caps::set(None, set, wanted).context(|| format!("set the {set:?} capabilities"))?;
-        }
-        Ok(())
-    }
-}
-
-/// Same names as the kernel's; `caps` and `oci-spec` each have their own type.
-fn capability(capability: &oci_spec::runtime::Capability) -> Result<Capability> {
-    let name = serde_json::to_value(capability).ok();
-    let name = name.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default();
-    name.parse().map_err(|_| invalid("process.capabilities", format!("{name} is unknown")))
 }
 
 fn resource(kind: PosixRlimitType) -> Resource {

@@ -1,22 +1,23 @@
 //! A further process in a running container.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use oci_spec::runtime::{Process, Spec};
 use runhcs_compute::{ComputeSystem, Error, Result, Status};
 
-use crate::cgroups::Entrances;
+use crate::cgroups::{Entrances, ExecCgroup, WayIn};
 use crate::channel::Channel;
 use crate::clone::Side;
 use crate::container::Container;
 use crate::credentials::Credentials;
 use crate::error::{Context, invalid};
+use crate::labels::Labels;
 use crate::plan::{Child, expect};
 use crate::program::{self, Program};
 use crate::scheduling::{Affinity, Personality, Scheduling};
-use crate::seccomp::Filter;
-use crate::spawn::{Joined, join_all, spawn};
-use crate::{Init, Stdio, ids, namespaces, proc, terminal};
+use crate::seccomp::{Filter, Moment, Watched};
+use crate::spawn::{Joined, Kept, join_all, spawn};
+use crate::{InheritedFds, Init, Stdio, ids, namespaces, proc, terminal};
 
 /// A further process for a container.
 #[derive(Debug)]
@@ -27,8 +28,12 @@ pub struct ExecOptions<'a> {
     pub stdio: Option<Stdio>,
     /// A connected unix socket to send the terminal's master to, if the process has a terminal.
     pub console_socket: Option<OwnedFd>,
-    /// How many descriptors after stderr the process inherits.
-    pub preserve_fds: u32,
+    /// The descriptors after stderr that the process inherits.
+    pub inherited_fds: InheritedFds,
+    /// Where in the container's control groups it is to be.
+    pub cgroup: ExecCgroup,
+    /// Go on if the container is paused: the process begins when it is resumed.
+    pub ignore_paused: bool,
 }
 
 /// The namespaces that a process may have of its own, by their names in procfs.
@@ -50,7 +55,11 @@ impl Container {
     /// [`Error::InvalidStatus`] unless the container runs; what kept the program from being
     /// executed.
     pub fn exec(&self, spec: &Spec, mut options: ExecOptions<'_>) -> Result<Init> {
-        expect("exec in", &self.resources.id, self.status()?, &[Status::Running, Status::Created])?;
+        let allowed: &[Status] = match options.ignore_paused {
+            true => &[Status::Running, Status::Created, Status::Paused],
+            false => &[Status::Running, Status::Created],
+        };
+        expect("exec in", &self.resources.id, self.status()?, allowed)?;
         let Some(init) = self.init else { return Err(Error::NotFound(self.resources.id.clone())) };
         let terminal = options.process.terminal() == Some(true);
         if terminal != options.console_socket.is_some() {
@@ -60,6 +69,7 @@ impl Container {
             ));
         }
         let credentials = Credentials::new(options.process)?;
+        let labels = Labels::new(options.process)?;
         let scheduling = Scheduling::new(options.process)?;
         let of_init =
             spec.process().as_ref().and_then(|process| process.exec_cpu_affinity().as_ref());
@@ -69,7 +79,7 @@ impl Container {
         let personality = linux.and_then(|l| l.personality().as_ref());
         let personality = personality.map(Personality::new).transpose()?;
         let filter = linux.and_then(|l| l.seccomp().as_ref()).map(Filter::new).transpose()?;
-        let program = Program::new(options.process, options.preserve_fds)?;
+        let program = Program::new(options.process, options.inherited_fds)?;
         let mut joined = differing_namespaces(&init)?;
         if init.open()?.is_none() {
             // Otherwise the namespaces just opened might be a stranger's.
@@ -81,10 +91,10 @@ impl Container {
         }
         let (mut channel, theirs) = Channel::pair()?;
         let cgroup = self.cgroup();
-        let target = cgroup.clone_target()?;
-        let entrances = cgroup.entrances()?;
+        let WayIn { target, entrances } = cgroup.way_in(&options.cgroup, &init)?;
         let mut preparation = Preparation {
             credentials,
+            labels,
             scheduling,
             affinity,
             personality,
@@ -95,11 +105,16 @@ impl Container {
         };
         let process = options.process;
         let cgroup = target.as_ref().map(AsFd::as_fd);
+        let stdio = options.stdio.iter().flat_map(|s| [&s.stdin, &s.stdout, &s.stderr]);
+        let own = stdio.chain(&options.console_socket).map(AsRawFd::as_raw_fd);
+        let own = own.chain([theirs.as_raw_fd()]).chain(preparation.entrances.descriptors());
+        let kept = Kept { own: own.collect(), preserved: options.inherited_fds };
         // SAFETY: the engine and its callers start no thread before this point.
-        let side = unsafe { spawn(&mut joined, 0, cgroup, || preparation.begin(process)) }?;
+        let side = unsafe { spawn(&mut joined, 0, cgroup, &kept, || preparation.begin(process)) }?;
         let pid = match side {
             Side::Child => {
-                drop(channel);
+                // Not one of those that are kept.
+                std::mem::forget(channel);
                 let mut channel = theirs;
                 let error = preparation.run(&mut options, &mut channel, &joined);
                 channel.fail(&error);
@@ -107,10 +122,16 @@ impl Container {
             }
             Side::Parent { pid } => pid,
         };
-        drop((theirs, preparation));
         let mut child = Child::new(pid);
+        let agent = preparation.filter.as_ref().and_then(Filter::agent).cloned();
+        drop((theirs, preparation));
         let process = Init::of(pid)?;
+        self.cgroup().attach(pid, &options.cgroup)?;
         channel.go(pid)?;
+        if let Some(agent) = agent {
+            let (subject, status) = (&self.resources.subject, Status::Running);
+            agent.introduce(&mut channel, &Watched { subject, status, init: init.pid, pid })?;
+        }
         channel.wait_closed()?;
         child.keep();
         Ok(process)
@@ -119,6 +140,7 @@ impl Container {
 
 struct Preparation<'a> {
     credentials: Credentials<'a>,
+    labels: Labels<'a>,
     scheduling: Scheduling,
     affinity: Affinity,
     personality: Option<Personality>,
@@ -135,7 +157,7 @@ impl Preparation<'_> {
             return Ok(());
         }
         self.affinity.begin()?;
-        self.entrances.enter()?;
+        std::mem::take(&mut self.entrances).enter()?;
         if let Some(score) = process.oom_score_adj() {
             proc::write(std::path::Path::new("self/oom_score_adj"), &score.to_string())?;
         }
@@ -170,7 +192,8 @@ impl Preparation<'_> {
             self.credentials.may_set_groups = ids::may_set_groups();
         }
         rustix::process::setsid().context(|| "start a session".into())?;
-        program::new_session_keyring()?;
+        self.labels.with_keys(program::new_session_keyring)?;
+        self.labels.apply()?;
         match (options.console_socket.take(), options.stdio.take()) {
             (Some(console), _) => terminal::set_up(options.process, &console).map(drop)?,
             (None, Some(stdio)) => terminal::install([&stdio.stdin, &stdio.stdout, &stdio.stderr])?,
@@ -179,17 +202,19 @@ impl Preparation<'_> {
         self.credentials.apply_limits()?;
         self.scheduling.apply()?;
         self.personality.map_or(Ok(()), Personality::apply)?;
-        program::close_on_exec(options.preserve_fds)?;
+        program::close_on_exec(options.inherited_fds)?;
+        program::forget_signals();
         self.program.look_home_up(options.process.user().uid())?;
         self.program.enter_cwd()?;
         let no_new_privileges = options.process.no_new_privileges() == Some(true);
-        if let Some(filter) = self.filter.as_ref().filter(|_| !no_new_privileges) {
-            filter.load()?;
+        let privileged = |filter: &&Filter| filter.moment(no_new_privileges) == Moment::Privileged;
+        if let Some(filter) = self.filter.as_ref().filter(privileged) {
+            filter.install(channel)?;
         }
         self.credentials.apply()?;
         let path = self.program.find()?;
-        if let Some(filter) = self.filter.as_ref().filter(|_| no_new_privileges) {
-            filter.load()?;
+        if let Some(filter) = self.filter.as_ref().filter(|filter| !privileged(filter)) {
+            filter.install(channel)?;
         }
         Ok(path)
     }

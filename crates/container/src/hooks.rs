@@ -2,6 +2,7 @@
 //! container's state on their standard input (runtime specification, "POSIX-platform Hooks").
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::process::CommandExt;
@@ -74,6 +75,15 @@ impl HookPoint {
     }
 }
 
+/// Where hooks run, and with what unless they say it themselves.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Surroundings<'a> {
+    /// The working directory; the caller's if it isn't given.
+    pub cwd: Option<&'a Path>,
+    /// The environment; none by default.
+    pub environment: &'a [CString],
+}
+
 /// What hooks are told besides the status and the pid.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -97,7 +107,8 @@ impl HookSubject {
         }
     }
 
-    fn state(&self, status: Status, pid: Option<u32>) -> String {
+    /// The container's state as the specification has it (runtime.md, "State").
+    pub(crate) fn state(&self, status: Status, pid: Option<u32>) -> serde_json::Value {
         let mut state = serde_json::json!({
             "ociVersion": self.oci_version,
             "id": self.id,
@@ -108,7 +119,7 @@ impl HookSubject {
         if let Some(pid) = pid {
             state["pid"] = pid.into();
         }
-        state.to_string()
+        state
     }
 
     /// Runs hooks one after another. `pid` is the container's process as the hooks see it.
@@ -117,11 +128,24 @@ impl HookSubject {
     /// The first that can't be run, fails, or takes longer than its timeout; those after it are
     /// not run.
     pub fn run(&self, point: HookPoint, hooks: &[Hook], status: Status, pid: u32) -> Result<()> {
+        self.run_in(point, hooks, status, pid, Surroundings::default())
+    }
+
+    /// The same in other surroundings.
+    pub(crate) fn run_in(
+        &self,
+        point: HookPoint,
+        hooks: &[Hook],
+        status: Status,
+        pid: u32,
+        surroundings: Surroundings<'_>,
+    ) -> Result<()> {
         if hooks.is_empty() {
             return Ok(());
         }
-        let state = self.state(status, Some(pid));
-        hooks.iter().try_for_each(|hook| run_one(point, hook, &state))
+        let state = self.state(status, Some(pid)).to_string();
+        let mut numbered = hooks.iter().enumerate();
+        numbered.try_for_each(|(number, hook)| run_one(point, number, hook, &state, surroundings))
     }
 
     /// Runs the hooks of a container that has ended, all of them: one that fails is logged, and
@@ -130,9 +154,10 @@ impl HookSubject {
         if hooks.is_empty() {
             return;
         }
-        let state = self.state(Status::Stopped, None);
-        for hook in hooks {
-            if let Err(error) = run_one(HookPoint::Poststop, hook, &state) {
+        let state = self.state(Status::Stopped, None).to_string();
+        for (number, hook) in hooks.iter().enumerate() {
+            let none = Surroundings::default();
+            if let Err(error) = run_one(HookPoint::Poststop, number, hook, &state, none) {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::warn!(container = %self.id, cause, "{error}");
             }
@@ -140,8 +165,16 @@ impl HookSubject {
     }
 }
 
-fn run_one(point: HookPoint, hook: &Hook, state: &str) -> Result<()> {
-    let what = || format!("run the {} hook {}", point.name(), hook.path().display());
+fn run_one(
+    point: HookPoint,
+    number: usize,
+    hook: &Hook,
+    state: &str,
+    surroundings: Surroundings<'_>,
+) -> Result<()> {
+    // The words are runc's, by which its callers know that a hook has failed.
+    let what =
+        || format!("error running {} hook #{number}: {}", point.name(), hook.path().display());
     let mut command = Command::new(hook.path());
     let mut arguments = hook.args().iter().flatten();
     if let Some(name) = arguments.next() {
@@ -151,6 +184,14 @@ fn run_one(point: HookPoint, hook: &Hook, state: &str) -> Result<()> {
     for variable in hook.env().iter().flatten() {
         let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
         command.env(name, value);
+    }
+    let given = surroundings.environment.iter().filter(|_| hook.env().is_none());
+    for variable in given.filter_map(|variable| variable.to_str().ok()) {
+        let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
+        command.env(name, value);
+    }
+    if let Some(cwd) = surroundings.cwd {
+        command.current_dir(cwd);
     }
     // Files rather than pipes: neither a hook that doesn't read nor one that writes much blocks.
     let mut input = memory_file(c"hook-state").context(what)?;
@@ -255,6 +296,18 @@ mod tests {
         let error = failure(&[shell(script, Some(20))]);
         assert!(error.contains("xxx") && error.contains("the end"), "{error}");
         assert!(error.len() < 5000, "{}", error.len());
+    }
+
+    #[test]
+    fn a_hook_without_an_environment_has_that_of_its_surroundings() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut hook = shell("echo \"$WHO\" > here", None);
+        hook.set_env(None);
+        let environment = [CString::new("WHO=me").unwrap()];
+        let surroundings = Surroundings { cwd: Some(directory.path()), environment: &environment };
+        let point = HookPoint::StartContainer;
+        subject().run_in(point, &[hook], Status::Created, 7, surroundings).unwrap();
+        assert_eq!(std::fs::read_to_string(directory.path().join("here")).unwrap(), "me\n");
     }
 
     #[test]

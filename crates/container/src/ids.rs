@@ -20,7 +20,7 @@ pub(crate) struct IdMaps {
 /// Users or groups.
 #[derive(Debug)]
 struct Map {
-    field: &'static str,
+    field: String,
     file: &'static str,
     /// The program that an ordinary user has to have the mapping written by, if it is needed:
     /// newuidmap(1), newgidmap(1).
@@ -32,21 +32,7 @@ impl IdMaps {
     /// Reads `linux.uidMappings` and `linux.gidMappings`, and checks that the ids which the
     /// configuration uses are mapped.
     pub(crate) fn new(spec: &Spec) -> Result<Self> {
-        let linux = spec.linux().as_ref();
-        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-        let privileged = uid.is_root();
-        let maps = Self {
-            users: Map::new(
-                ("linux.uidMappings", "uid_map", "newuidmap"),
-                linux.and_then(|linux| linux.uid_mappings().as_ref()),
-                (!privileged).then_some(uid.as_raw()),
-            )?,
-            groups: Map::new(
-                ("linux.gidMappings", "gid_map", "newgidmap"),
-                linux.and_then(|linux| linux.gid_mappings().as_ref()),
-                (!privileged).then_some(gid.as_raw()),
-            )?,
-        };
+        let maps = Self::of_container(spec)?;
         if let Some(process) = spec.process() {
             let user = process.user();
             maps.users.require("process.user.uid", user.uid())?;
@@ -71,6 +57,30 @@ impl IdMaps {
         Ok(maps)
     }
 
+    /// Reads `linux.uidMappings` and `linux.gidMappings`.
+    pub(crate) fn of_container(spec: &Spec) -> Result<Self> {
+        let linux = spec.linux().as_ref();
+        let users = linux.and_then(|linux| linux.uid_mappings().as_ref());
+        Self::parse("linux", users, linux.and_then(|linux| linux.gid_mappings().as_ref()))
+    }
+
+    /// Reads the `uidMappings` and `gidMappings` of the object at `field`.
+    pub(crate) fn parse(
+        field: &str,
+        users: Option<&Vec<LinuxIdMapping>>,
+        groups: Option<&Vec<LinuxIdMapping>>,
+    ) -> Result<Self> {
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        let own = |id: u32| (!uid.is_root()).then_some(id);
+        let map = |name: &str, file, program, mappings, own| {
+            Map::new((&format!("{field}.{name}"), file, program), mappings, own)
+        };
+        Ok(Self {
+            users: map("uidMappings", "uid_map", "newuidmap", users, own(uid.as_raw()))?,
+            groups: map("gidMappings", "gid_map", "newgidmap", groups, own(gid.as_raw()))?,
+        })
+    }
+
     /// Gives the process's new user namespace its ids.
     pub(crate) fn write(&self, pid: u32) -> Result<()> {
         if !rustix::process::geteuid().is_root() && self.groups.program.is_none() {
@@ -86,13 +96,13 @@ impl IdMaps {
 impl Map {
     /// `own` is the only id that the caller may map by itself, if it is an ordinary user.
     fn new(
-        (field, file, program): (&'static str, &'static str, &'static str),
+        (field, file, program): (&str, &'static str, &'static str),
         mappings: Option<&Vec<LinuxIdMapping>>,
         own: Option<u32>,
     ) -> Result<Self> {
         let mappings = mappings.cloned().unwrap_or_default();
         if mappings.is_empty() {
-            return Err(invalid(field, "is needed with a new user namespace"));
+            return Err(invalid(field, "is needed to map ids, and is empty"));
         }
         for (index, mapping) in mappings.iter().enumerate() {
             let end = |start: u32| start.checked_add(mapping.size());
@@ -102,10 +112,26 @@ impl Map {
                 return Err(invalid(format!("{field}[{index}].size"), why));
             }
         }
+        for (index, mapping) in mappings.iter().enumerate() {
+            for other in &mappings[..index] {
+                let overlap = |a: u32, b: u32| a < b + other.size() && b < a + mapping.size();
+                if overlap(mapping.container_id(), other.container_id())
+                    || overlap(mapping.host_id(), other.host_id())
+                {
+                    let why = "maps an id that another entry maps";
+                    return Err(invalid(format!("{field}[{index}]"), why));
+                }
+            }
+        }
         let by_itself = own.is_none_or(
             |own| matches!(mappings.as_slice(), [one] if one.size() == 1 && one.host_id() == own),
         );
-        Ok(Self { field, file, program: (!by_itself).then_some(program), mappings })
+        Ok(Self {
+            field: field.to_owned(),
+            file,
+            program: (!by_itself).then_some(program),
+            mappings,
+        })
     }
 
     fn require(&self, field: &str, id: u32) -> Result<()> {
@@ -123,7 +149,7 @@ impl Map {
             let line = |m| numbers(m).map(|n| n.to_string()).join(" ") + "\n";
             let text: String = self.mappings.iter().map(line).collect();
             let path = PathBuf::from(format!("{pid}/{}", self.file));
-            return proc::write(&path, &text).context(|| self.field.to_owned());
+            return proc::write(&path, &text).context(|| self.field.clone());
         };
         let numbers = self.mappings.iter().flat_map(numbers).map(|number| number.to_string());
         let output = Command::new(program).arg(pid.to_string()).args(numbers).output();
@@ -190,6 +216,10 @@ mod tests {
         assert_eq!(error.to_string(), "linux.uidMappings[1].size");
         assert!(map(None, &[[0, 5, 0]]).is_err());
         assert!(map(None, &[]).is_err());
+        for overlapping in [[[0, 5, 2], [1, 9, 1]], [[0, 5, 2], [5, 6, 1]]] {
+            let error = map(None, &overlapping).unwrap_err();
+            assert_eq!(error.to_string(), "linux.uidMappings[1]");
+        }
         let map = map(None, &[[0, 5, 1], [10, 20, 5]]).unwrap();
         assert!(map.require("x", 0).is_ok() && map.require("x", 14).is_ok());
         assert!(map.require("x", 1).is_err() && map.require("x", 15).is_err());

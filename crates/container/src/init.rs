@@ -2,7 +2,6 @@
 //! is in the order in which the kernel allows it; read it from top to bottom.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
 
 use runhcs_compute::{Error, Result, Status};
 
@@ -11,36 +10,41 @@ use crate::channel::Channel;
 use crate::error::Context;
 use crate::hooks::HookPoint;
 use crate::plan::Plan;
+use crate::proc::OwnDescriptors;
+use crate::rootfs::Trees;
 use crate::scheduling::{MemoryPolicy, Personality};
-use crate::spawn::{Joined, join_all};
-use crate::{barrier, ids, namespaces, network, proc, program, rootfs, terminal};
+use crate::seccomp::{Filter, Moment};
+use crate::spawn::{Joined, Kept, join_all};
+use crate::{barrier, ids, namespaces, network, program, rootfs, terminal};
 
 /// What init inherits from the creating process.
 pub(crate) struct Inherited {
     pub channel: Channel,
     pub fifo: OwnedFd,
-    pub joined: Joined,
     pub entrances: Entrances,
+    pub trees: Trees,
 }
 
 /// Sets up the container, waits for `start` and becomes the program. Never returns.
-pub(crate) fn run(plan: &mut Plan<'_>, mut inherited: Inherited) -> ! {
-    close_others(plan, &inherited);
-    let outcome = set_up(plan, &mut inherited).and_then(|path| {
+pub(crate) fn run(plan: &mut Plan<'_>, mut inherited: Inherited, joined: Joined) -> ! {
+    let outcome = OwnDescriptors::open().and_then(|descriptors| {
+        let path = set_up(plan, &mut inherited, joined)?;
         // From here on the creating process may be gone: the FIFO is the line.
         inherited.channel.go(0)?;
-        Ok(path)
+        Ok((path, descriptors))
     });
-    let path = match outcome {
-        Ok(path) => path,
+    let (path, descriptors) = match outcome {
+        Ok(ready) => ready,
         Err(error) => {
             inherited.channel.fail(&error);
             exit();
         }
     };
-    drop(inherited.channel);
-    let Ok(line) = barrier::wait(&inherited.fifo) else { exit() };
-    drop(inherited.fifo);
+    // It may wait long, and nothing of this is the container's business.
+    drop((inherited.channel, inherited.entrances));
+    // The descriptors were opened before `/proc` became one that the image may have brought.
+    let Ok(line) = barrier::wait(&inherited.fifo, &descriptors) else { exit() };
+    drop((inherited.fifo, descriptors));
     let error = match begin(plan) {
         Ok(()) => plan.program.execute(&path),
         Err(error) => error,
@@ -49,26 +53,31 @@ pub(crate) fn run(plan: &mut Plan<'_>, mut inherited: Inherited) -> ! {
     exit()
 }
 
-fn close_others(plan: &Plan<'_>, inherited: &Inherited) {
-    let joined = inherited.joined.iter().map(|(_, _, namespace)| namespace.as_raw_fd());
+/// The descriptors that init uses.
+pub(crate) fn kept(plan: &Plan<'_>, inherited: &Inherited) -> Kept {
     let stdio = plan.options.stdio.iter().flat_map(|s| [&s.stdin, &s.stdout, &s.stderr]);
     let console = plan.options.console_socket.iter();
-    let keep = [inherited.channel.as_raw_fd(), inherited.fifo.as_raw_fd()].into_iter();
-    let keep = keep
-        .chain(joined)
+    let own = [inherited.channel.as_raw_fd(), inherited.fifo.as_raw_fd()].into_iter();
+    let own = own
         .chain(inherited.entrances.descriptors())
-        .chain(stdio.chain(console).map(AsRawFd::as_raw_fd))
-        .collect();
-    program::close_all_but(keep, plan.options.preserve_fds);
+        .chain(inherited.trees.descriptors())
+        .chain(stdio.chain(console).map(AsRawFd::as_raw_fd));
+    Kept { own: own.collect(), preserved: plan.options.inherited_fds }
 }
 
 /// Everything up to the point where only `start` is missing. Returns the program's path.
-fn set_up(plan: &mut Plan<'_>, inherited: &mut Inherited) -> Result<std::ffi::CString> {
-    inherited.entrances.enter()?;
+fn set_up(
+    plan: &mut Plan<'_>,
+    inherited: &mut Inherited,
+    joined: Joined,
+) -> Result<std::ffi::CString> {
+    // Ways of the host into its control groups and namespaces: not kept longer than they are used.
+    std::mem::take(&mut inherited.entrances).enter()?;
     if plan.has_early_hooks() {
         inherited.channel.go(0)?;
     }
-    join_all(&inherited.joined)?;
+    join_all(&joined)?;
+    drop(joined);
     // Meanwhile the creating process writes the id mappings and runs the hooks that want them and
     // the control groups.
     let pid = inherited.channel.wait()?;
@@ -88,40 +97,44 @@ fn set_up(plan: &mut Plan<'_>, inherited: &mut Inherited) -> Result<std::ffi::CS
         network::loopback_up()?;
     }
     set_names(plan)?;
-    let root = plan.root.assemble(&plan.cgroup, plan.may_mknod)?;
+    let trees = std::mem::take(&mut inherited.trees);
+    let root = plan.root.assemble(&plan.cgroup, &trees, plan.may_mknod)?;
+    drop(trees);
     plan.run_hooks(HookPoint::CreateContainer, Status::Creating, pid)?;
-    write_kernel_settings(plan)?;
-    plan.root.enter(&root, plan.options.no_pivot)?;
-    drop(root);
+    // By way of procfs, which is still the caller's own.
+    plan.sysctls.write()?;
     if !plan.options.no_new_keyring {
-        program::new_session_keyring()?;
+        plan.labels.with_keys(program::new_session_keyring)?;
     }
+    plan.labels.apply()?;
+    plan.root.enter(&root, plan.options.no_pivot)?;
     set_up_stdio(plan)?;
-    plan.root.protect()?;
+    plan.root.protect(&root)?;
+    drop(root);
     plan.credentials.apply_limits()?;
     plan.scheduling.apply()?;
     plan.personality.map_or(Ok(()), Personality::apply)?;
     plan.memory_policy.as_ref().map_or(Ok(()), MemoryPolicy::apply)?;
-    program::close_on_exec(plan.options.preserve_fds)?;
+    program::close_on_exec(plan.options.inherited_fds)?;
+    program::forget_signals();
     plan.program.look_home_up(plan.process.user().uid())?;
     plan.program.enter_cwd()?;
-    // A filter without no_new_privs takes privilege to load; with it, it can and should come last.
-    let filter_needs_privilege = plan.process.no_new_privileges() != Some(true);
-    if let Some(filter) = plan.filter.as_ref().filter(|_| filter_needs_privilege) {
-        filter.load()?;
+    if let Some(filter) = plan.filter_at(Moment::Privileged) {
+        filter.install(&mut inherited.channel)?;
     }
     plan.credentials.apply()?;
-    plan.program.find()
+    let path = plan.program.find()?;
+    if let Some(filter) = plan.filter_at(Moment::Attended) {
+        filter.install(&mut inherited.channel)?;
+    }
+    Ok(path)
 }
 
 /// What is left to do after `start`.
 fn begin(plan: &Plan<'_>) -> Result<()> {
-    plan.run_hooks(HookPoint::StartContainer, Status::Created, std::process::id())?;
-    let filter_needs_privilege = plan.process.no_new_privileges() != Some(true);
-    match plan.filter.as_ref().filter(|_| !filter_needs_privilege) {
-        Some(filter) => filter.load(),
-        None => Ok(()),
-    }
+    plan.filter_at(Moment::Last).map_or(Ok(()), Filter::install_unattended)?;
+    // Programs of the image: they are filtered as its other programs are.
+    plan.run_hooks(HookPoint::StartContainer, Status::Created, std::process::id())
 }
 
 /// The runtime's own memory and descriptors are nobody's business (CVE-2019-5736).
@@ -148,16 +161,6 @@ fn set_names(plan: &Plan<'_>) -> Result<()> {
     if let Some(name) = spec.domainname().as_deref().filter(|name| !name.is_empty()) {
         rustix::system::setdomainname(name.as_bytes())
             .context(|| format!("set the domain name to {name:?}"))?;
-    }
-    Ok(())
-}
-
-/// Settings by way of procfs, which is still the caller's own.
-fn write_kernel_settings(plan: &Plan<'_>) -> Result<()> {
-    let linux = plan.options.spec.linux().as_ref();
-    for (name, value) in linux.and_then(|linux| linux.sysctl().as_ref()).into_iter().flatten() {
-        let path = Path::new("sys").join(name.replace('.', "/"));
-        proc::write(&path, value)?;
     }
     Ok(())
 }

@@ -6,29 +6,37 @@
 //! [`Plan::create`]. From the stored [`Resources`] a later process reaches the [`Container`].
 
 mod barrier;
+mod capabilities;
 mod cgroups;
 mod channel;
 mod clone;
 mod container;
 mod credentials;
+mod criu;
 mod error;
 mod exec;
+pub mod features;
 mod hooks;
 mod ids;
 mod init;
+mod labels;
 mod namespaces;
 mod network;
 mod own_program;
 mod passwd;
 mod plan;
 mod proc;
+mod process_group;
 mod program;
 mod resources;
+mod rights;
 mod rootfs;
 mod scheduling;
 mod seccomp;
 mod spawn;
+mod sysctls;
 mod terminal;
+mod user_namespace;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -37,15 +45,18 @@ use oci_spec::runtime::Spec;
 use runhcs_compute::ContainerId;
 use serde::{Deserialize, Serialize};
 
-pub use cgroups::CgroupPaths;
+pub use cgroups::{CgroupDriver, CgroupPaths, ExecCgroup, SystemdScope};
 pub use container::Container;
+pub use criu::{CheckpointOptions, CriuOptions, ManageCgroups, PageServer, RestoreOptions};
 pub use exec::ExecOptions;
 pub use hooks::{HookPoint, HookSubject};
 pub use ids::in_user_namespace;
 pub use network::loopback_up;
 pub use own_program::execute_sealed;
 pub use plan::{Plan, Resources};
+pub use process_group::ProcessGroup;
 pub use resources::OomWatch;
+pub use rootfs::map_mount;
 pub use terminal::receive as receive_terminal;
 
 /// What the engine needs to create a container.
@@ -63,14 +74,32 @@ pub struct CreateOptions<'a> {
     pub stdio: Option<Stdio>,
     /// A connected unix socket to send the terminal's master to, if the process has a terminal.
     pub console_socket: Option<OwnedFd>,
-    /// How many descriptors after stderr the process inherits.
-    pub preserve_fds: u32,
+    /// The descriptors after stderr that the process inherits.
+    pub inherited_fds: InheritedFds,
     /// Change the root by MS_MOVE and chroot(2) instead of pivot_root(2).
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
+    /// Who makes its control groups.
+    pub cgroup_driver: CgroupDriver,
     /// Do without control groups if the caller may not make them and nothing needs them.
     pub rootless: bool,
+}
+
+/// Descriptors after stderr that a process inherits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InheritedFds {
+    /// How many sockets of systemd's socket activation come first (sd_listen_fds(3)); the process
+    /// is told of them.
+    pub listen: u32,
+    /// How many others come after them.
+    pub others: u32,
+}
+
+impl InheritedFds {
+    pub(crate) fn count(self) -> u32 {
+        self.listen.saturating_add(self.others)
+    }
 }
 
 /// Stdio for a process without a terminal.

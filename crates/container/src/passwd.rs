@@ -2,17 +2,22 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, OFlags};
+
+use crate::rootfs::resolve::Root;
 
 /// The most of it that is read, in bytes.
 const LIMIT: u64 = 1 << 20;
 
 /// The home of a user; `None` if the file doesn't say. The caller is in the container's root.
 pub(crate) fn home(uid: u32) -> Option<String> {
-    // A FIFO in its place would block who opens it, or reads it.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = rustix::fs::open("/etc/passwd", flags, Mode::empty()).ok()?;
+    // A FIFO in its place would block who opens it, or reads it; and a link to one of this
+    // process's descriptors is none of the image's files.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let root = Root::open(Path::new("/")).ok()?;
+    let file = root.open_at(Path::new("/etc/passwd"), flags).ok()?;
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&file).ok()?.st_mode);
     if kind != FileType::RegularFile {
         return None;

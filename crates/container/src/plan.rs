@@ -7,19 +7,21 @@ use oci_spec::runtime::{Hook, Process};
 use runhcs_compute::{Error, Result, Status};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroups::{self, Cgroup, CgroupPaths, Limits};
+use crate::cgroups::{self, Cgroup, CgroupPaths, Limits, ScopeOptions, SystemdScope, WayIn};
 use crate::channel::Channel;
 use crate::clone::Side;
 use crate::credentials::Credentials;
 use crate::error::{Context, invalid};
-use crate::hooks::{HookPoint, HookSubject};
+use crate::hooks::{HookPoint, HookSubject, Surroundings};
 use crate::ids::{self, IdMaps};
+use crate::labels::Labels;
 use crate::namespaces::Namespaces;
 use crate::program::Program;
 use crate::rootfs::RootPlan;
 use crate::scheduling::{Affinity, MemoryPolicy, Personality, Scheduling};
-use crate::seccomp::Filter;
+use crate::seccomp::{Filter, Moment, Watched};
 use crate::spawn::spawn;
+use crate::sysctls::Sysctls;
 use crate::{CreateOptions, Init, barrier, init, proc};
 
 /// All that a container can leave in the system, known before any of it exists.
@@ -32,6 +34,9 @@ pub struct Resources {
     pub runtime_dir: PathBuf,
     /// Its control groups.
     pub cgroups: CgroupPaths,
+    /// What systemd knows them as, if it makes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<SystemdScope>,
     /// What to run after `start`.
     pub poststart: Vec<Hook>,
     /// What to run after `delete`.
@@ -52,10 +57,13 @@ pub struct Plan<'a> {
     pub(crate) may_mknod: bool,
     pub(crate) root: RootPlan<'a>,
     pub(crate) cgroup: Cgroup,
+    scope: Option<ScopeOptions>,
     limits: Limits,
     pub(crate) credentials: Credentials<'a>,
     pub(crate) filter: Option<Filter>,
     pub(crate) program: Program,
+    pub(crate) labels: Labels<'a>,
+    pub(crate) sysctls: Sysctls,
     pub(crate) scheduling: Scheduling,
     pub(crate) personality: Option<Personality>,
     pub(crate) memory_policy: Option<MemoryPolicy>,
@@ -75,14 +83,6 @@ impl<'a> Plan<'a> {
         for (field, given) in [
             ("linux.intelRdt", linux.intel_rdt().is_some()),
             ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty())),
-            ("linux.mountLabel", linux.mount_label().as_deref().is_some_and(|l| !l.is_empty())),
-            (
-                "process.apparmorProfile",
-                process
-                    .apparmor_profile()
-                    .as_deref()
-                    .is_some_and(|p| !p.is_empty() && p != "unconfined"),
-            ),
         ] {
             if given {
                 return Err(invalid(field, "is not supported yet"));
@@ -116,17 +116,20 @@ impl<'a> Plan<'a> {
                  writes a configuration that has one",
             ));
         }
-        let (paths, limits) = cgroups::plan(
-            options.id,
-            linux.cgroups_path().as_deref(),
-            linux.resources().as_ref(),
-            options.rootless,
-        )?;
+        let planned = cgroups::plan(&cgroups::Request {
+            id: options.id,
+            path: linux.cgroups_path().as_deref(),
+            resources: linux.resources().as_ref(),
+            annotations: spec.annotations().as_ref(),
+            driver: options.cgroup_driver,
+            rootless: options.rootless,
+        })?;
         let subject = HookSubject::new(options.id, spec, options.bundle);
         let resources = Resources {
             id: options.id.clone(),
             runtime_dir: options.runtime_dir.to_owned(),
-            cgroups: paths.clone(),
+            cgroups: planned.cgroup.paths.clone(),
+            scope: planned.cgroup.scope.clone(),
             poststart: HookPoint::Poststart.hooks(spec).to_vec(),
             poststop: HookPoint::Poststop.hooks(spec).to_vec(),
             subject: subject.clone(),
@@ -135,10 +138,13 @@ impl<'a> Plan<'a> {
             process,
             may_mknod: !namespaces.has(libc::CLONE_NEWUSER) && !ids::in_user_namespace(),
             root: RootPlan::new(spec)?,
-            cgroup: Cgroup(paths),
-            limits,
+            cgroup: planned.cgroup,
+            scope: planned.scope,
+            limits: planned.limits,
             filter: linux.seccomp().as_ref().map(Filter::new).transpose()?,
-            program: Program::new(process, options.preserve_fds)?,
+            program: Program::new(process, options.inherited_fds)?,
+            labels: Labels::new(process)?,
+            sysctls: Sysctls::new(spec, &namespaces)?,
             scheduling: Scheduling::new(process)?,
             personality: linux.personality().as_ref().map(Personality::new).transpose()?,
             memory_policy: linux.memory_policy().as_ref().map(MemoryPolicy::new).transpose()?,
@@ -154,6 +160,10 @@ impl<'a> Plan<'a> {
     /// What [`Plan::create`] is going to leave in the system.
     pub fn resources(&self) -> &Resources {
         &self.resources
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Creates the container up to the point where only `start` is missing. Its init process is a
@@ -178,26 +188,29 @@ impl<'a> Plan<'a> {
     }
 
     fn create_in_steps(&mut self) -> Result<Init> {
-        self.cgroup.create(&self.limits)?;
+        let way_in = self.cgroup.create(&self.limits)?;
         let fifo = barrier::make(&self.resources.runtime_dir)?;
         let mut joined = self.namespaces.open_joined()?;
+        let trees = self.root.open()?;
         let (channel, theirs) = Channel::pair()?;
-        let target = self.cgroup.clone_target()?;
-        let entrances = self.cgroup.entrances()?;
+        let WayIn { target, entrances } = way_in;
+        let inherited = init::Inherited { channel: theirs, fifo, entrances, trees };
+        let kept = init::kept(self, &inherited);
         let flags = self.namespaces.clone_flags();
         let own_time_namespace = self.namespaces.new_time_namespace()?;
         // SAFETY: the engine and its callers start no thread before this point.
         let side = unsafe {
-            spawn(&mut joined, flags, target.as_ref().map(AsFd::as_fd), || self.begin())
+            spawn(&mut joined, flags, target.as_ref().map(AsFd::as_fd), &kept, || self.begin())
         }?;
         let pid = match side {
             Side::Child => {
-                drop(channel);
-                init::run(self, init::Inherited { channel: theirs, fifo, joined, entrances })
+                // Not one of those that are kept.
+                std::mem::forget(channel);
+                init::run(self, inherited, joined)
             }
             Side::Parent { pid } => pid,
         };
-        drop((theirs, entrances, own_time_namespace));
+        drop((inherited, own_time_namespace));
         let mut child = Child::new(pid);
         let process = Init::of(pid)?;
         self.supervise(channel, pid)?;
@@ -233,6 +246,7 @@ impl<'a> Plan<'a> {
             // procfs are out of its reach once it hides itself.
             self.set_oom_score(&pid.to_string())?;
         }
+        self.cgroup.surround(&self.resources.id, pid, self.scope.as_ref(), &self.limits)?;
         if self.has_early_hooks() {
             // They find init in its control groups.
             channel.wait()?;
@@ -240,7 +254,17 @@ impl<'a> Plan<'a> {
             self.run_hooks(HookPoint::CreateRuntime, Status::Creating, pid)?;
         }
         channel.go(pid)?;
+        if let Some(agent) = self.filter.as_ref().and_then(Filter::agent) {
+            let (subject, status) = (&self.subject, Status::Creating);
+            agent.introduce(&mut channel, &Watched { subject, status, init: pid, pid })?;
+        }
         channel.wait().map(drop)
+    }
+
+    /// The filter, if this is when it is to be installed.
+    pub(crate) fn filter_at(&self, moment: Moment) -> Option<&Filter> {
+        let no_new_privileges = self.process.no_new_privileges() == Some(true);
+        self.filter.as_ref().filter(|filter| filter.moment(no_new_privileges) == moment)
     }
 
     /// Whether hooks run before init sets anything up.
@@ -250,7 +274,17 @@ impl<'a> Plan<'a> {
     }
 
     pub(crate) fn run_hooks(&self, point: HookPoint, status: Status, pid: u32) -> Result<()> {
-        self.subject.run(point, point.hooks(self.options.spec), status, pid)
+        let surroundings = match point {
+            // As runc has it: relative paths lead into the root file system.
+            HookPoint::CreateContainer => {
+                Surroundings { cwd: Some(self.root.path()), environment: &[] }
+            }
+            HookPoint::StartContainer => {
+                Surroundings { cwd: None, environment: self.program.environment() }
+            }
+            _ => Surroundings::default(),
+        };
+        self.subject.run_in(point, point.hooks(self.options.spec), status, pid, surroundings)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Processes by pidfd, and files of procfs through a checked descriptor.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::Instant;
 
@@ -13,6 +13,12 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::Init;
 use crate::error::Context;
+
+/// How statfs(2) tells procfs (linux/magic.h).
+pub(crate) const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+
+/// The number of procfs' root directory (`PROC_ROOT_INO` in linux/proc_ns.h).
+pub(crate) const PROC_ROOT_INODE: u64 = 1;
 
 /// A pidfd; `ESRCH` if there is no such process.
 pub(crate) fn pidfd(pid: u32) -> io::Result<OwnedFd> {
@@ -117,22 +123,50 @@ pub(crate) fn send(pidfd: &OwnedFd, signal: runhcs_compute::Signal) -> Result<()
 /// Writes to a file of the real procfs, below `/proc`: not to anything a container could have put
 /// there (CVE-2019-16884, CVE-2025-52881).
 pub(crate) fn write(path: &Path, value: &str) -> Result<()> {
-    const PROC_SUPER_MAGIC: i64 = 0x9fa0;
-    const PROC_ROOT_INODE: u64 = 1;
     let what = || format!("write {value:?} to /proc/{}", path.display());
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let proc = rustix::fs::open("/proc", flags, Mode::empty()).context(what)?;
-    let genuine = rustix::fs::fstatfs(&proc).context(what)?.f_type == PROC_SUPER_MAGIC
-        && rustix::fs::fstat(&proc).context(what)?.st_ino == PROC_ROOT_INODE;
-    if !genuine {
-        return Err(Error::failed(what(), "/proc is not a procfs"));
-    }
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
-    let file =
-        rustix::fs::openat2(&proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve)
-            .context(what)?;
+    let file = open_genuine(path, OFlags::WRONLY).context(what)?;
     rustix::io::write(&file, value.as_bytes()).context(what)?;
     Ok(())
+}
+
+/// Opens a file of the real procfs, below `/proc`. Nothing that is mounted over a part of it, and
+/// none of its links to files and directories elsewhere, is gone through.
+fn open_genuine(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let proc = rustix::fs::open("/proc", directory, Mode::empty())?;
+    let genuine = rustix::fs::fstatfs(&proc)?.f_type == PROC_SUPER_MAGIC
+        && rustix::fs::fstat(&proc)?.st_ino == PROC_ROOT_INODE;
+    if !genuine {
+        return Err(io::Error::other("/proc is not a procfs"));
+    }
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+    Ok(rustix::fs::openat2(&proc, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)?)
+}
+
+/// This process's descriptors as procfs shows them (proc(5), `/proc/<pid>/fd`), to be opened while
+/// `/proc` is not yet the container's.
+#[derive(Debug)]
+pub(crate) struct OwnDescriptors(OwnedFd);
+
+impl OwnDescriptors {
+    pub(crate) fn open() -> Result<Self> {
+        open_genuine(Path::new("self/fd"), OFlags::PATH | OFlags::DIRECTORY)
+            .map(Self)
+            .context(|| "open /proc/self/fd".into())
+    }
+
+    /// Opens what an `O_PATH` descriptor refers to.
+    pub(crate) fn reopen(&self, fd: &OwnedFd, flags: OFlags) -> io::Result<OwnedFd> {
+        let flags = flags | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&self.0, fd.as_raw_fd().to_string(), flags, Mode::empty())?;
+        let identity = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+        // Something may be mounted over the link.
+        if identity(&opened)? == identity(fd)? {
+            Ok(opened)
+        } else {
+            Err(io::Error::other("/proc/self/fd leads elsewhere"))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -154,5 +188,24 @@ mod tests {
         assert!(init.open().unwrap().is_none());
         child.wait().unwrap();
         assert!(init.open().unwrap().is_none());
+    }
+
+    #[test]
+    fn only_the_real_procfs_is_written() {
+        let error = write(Path::new("self/root/tmp"), "x").unwrap_err();
+        // ELOOP: a link that leads out of procfs.
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("os error 40"), "{cause}");
+        assert!(write(Path::new("/etc/hostname"), "x").is_err());
+        assert!(write(Path::new("../etc/hostname"), "x").is_err());
+    }
+
+    #[test]
+    fn a_descriptor_is_opened_again() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "content").unwrap();
+        let path = rustix::fs::open(file.path(), OFlags::PATH, Mode::empty()).unwrap();
+        let again = OwnDescriptors::open().unwrap().reopen(&path, OFlags::RDONLY).unwrap();
+        assert_eq!(io::read_to_string(std::fs::File::from(again)).unwrap(), "content");
     }
 }

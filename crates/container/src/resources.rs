@@ -25,7 +25,7 @@ impl Container {
         let resources = self.cgroup().complete(resources)?;
         let mut limits = Limits::parse(&self.resources.cgroups, Some(&resources))?;
         limits.devices = None;
-        self.cgroup().limit(&limits)
+        self.cgroup().update(limits)
     }
 
     /// What the container uses.

@@ -4,9 +4,11 @@
 //! ordinary user may join is owned by the user namespace to be joined, which takes the process
 //! that joins it away from the caller's for good; what is joined beside a *new* user namespace has
 //! to be joined before that is made, because it belongs to another; and from within a user
-//! namespace there is no way back to a pid namespace outside of it.
+//! namespace there is no way back to a pid namespace outside of it. And a process that is to appear
+//! in a pid namespace beside others must have left the host by then: whoever has CAP_SYS_PTRACE
+//! there gets at its root and its descriptors however well it is hidden.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use runhcs_compute::Result;
 use rustix::process::{Pid, WaitOptions, geteuid, waitpid};
@@ -14,13 +16,30 @@ use rustix::process::{Pid, WaitOptions, geteuid, waitpid};
 use crate::channel::Channel;
 use crate::clone::{Side, clone, clone_sibling};
 use crate::error::Context;
-use crate::{ids, init, namespaces};
+use crate::{InheritedFds, ids, init, namespaces, program};
 
 /// Namespaces to join: the flag of clone(2), the kind's name, the namespace.
 pub(crate) type Joined = Vec<(i32, &'static str, OwnedFd)>;
 
-/// Clones a process into new namespaces, and into those of `joined`. In the child, `joined` holds
-/// what it still has to join itself.
+/// The descriptors that a new process keeps, besides stdio.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// Those that it uses until it executes its program.
+    pub own: Vec<RawFd>,
+    /// Those after stdio that are for its program.
+    pub preserved: InheritedFds,
+}
+
+impl Kept {
+    fn close_others(&self, more: impl IntoIterator<Item = RawFd>) {
+        let keep = self.own.iter().copied().chain(more).collect();
+        program::close_all_but(keep, self.preserved);
+    }
+}
+
+/// Clones a process into new namespaces, and into those of `joined`, with the descriptors of
+/// `kept` only: in the child, what owns others must be neither used nor dropped. There, `joined`
+/// holds what it still has to join itself.
 ///
 /// `first` runs before anything is joined, if there is a process in between.
 ///
@@ -30,18 +49,26 @@ pub(crate) unsafe fn spawn(
     joined: &mut Joined,
     new: i32,
     cgroup: Option<BorrowedFd<'_>>,
+    kept: &Kept,
     first: impl FnOnce() -> Result<()>,
 ) -> Result<Side> {
+    if geteuid().is_root() {
+        // An ordinary user's process has to stay within reach of who maps its ids.
+        init::hide()?;
+    }
     let joins = |kind: i32| joined.iter().any(|(flag, ..)| *flag == kind);
     let between = (joins(libc::CLONE_NEWUSER) && (new != 0 || !geteuid().is_root()))
         || (new & libc::CLONE_NEWUSER != 0 && !joined.is_empty())
-        || (joins(libc::CLONE_NEWPID) && ids::in_user_namespace());
+        || (joins(libc::CLONE_NEWPID) && (joins(libc::CLONE_NEWNS) || ids::in_user_namespace()));
     if !between {
         let own = join_pid_namespace(joined)?;
         // SAFETY: the caller has one thread only.
         let side = unsafe { clone(new, cgroup) }.context(what)?;
         if side == Side::Child {
             joined.retain(|(flag, ..)| *flag != libc::CLONE_NEWPID);
+            kept.close_others(descriptors(joined));
+            // Closed just now.
+            std::mem::forget(own);
         } else if let Some(own) = own {
             namespaces::join(libc::CLONE_NEWPID, "own pid", &own)?;
         }
@@ -51,6 +78,7 @@ pub(crate) unsafe fn spawn(
     // SAFETY: the caller has one thread only.
     let Side::Parent { pid: between } = unsafe { clone(0, cgroup) }.context(what)? else {
         drop(ours);
+        kept.close_others(descriptors(joined).chain([theirs.as_raw_fd()]));
         let outcome = first().and_then(|()| join_all(joined)).and_then(|()| {
             // SAFETY: this process is a fresh copy of the caller's only thread.
             unsafe { clone_sibling(new) }.context(what)
@@ -73,6 +101,10 @@ pub(crate) unsafe fn spawn(
         let _ = waitpid(Some(between), WaitOptions::empty());
     }
     Ok(Side::Parent { pid: outcome? })
+}
+
+fn descriptors(joined: &Joined) -> impl Iterator<Item = RawFd> {
+    joined.iter().map(|(_, _, namespace)| namespace.as_raw_fd())
 }
 
 fn what() -> String {

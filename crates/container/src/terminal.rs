@@ -1,31 +1,37 @@
 //! A process's terminal: made inside the container, its other side sent to whoever asked.
 
-use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::Path;
 
 use oci_spec::runtime::Process;
 use runhcs_compute::{Error, Result};
-use rustix::fs::{Mode, OFlags};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
-};
+use rustix::fs::{FileType, OFlags, makedev};
 use rustix::termios::Winsize;
 
 use crate::error::Context;
+use crate::rights;
+use crate::rootfs::resolve::Root;
 
 /// Makes a terminal from the container's own devpts, makes it the process's controlling terminal
-/// and stdio, and sends the master over `console`. Returns the slave's path in the container.
-pub(crate) fn set_up(process: &Process, console: &OwnedFd) -> Result<PathBuf> {
+/// and stdio, and sends the master over `console`. Returns the slave.
+pub(crate) fn set_up(process: &Process, console: &OwnedFd) -> Result<OwnedFd> {
     let what = || "make a terminal in the container".to_owned();
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let master = rustix::fs::open("/dev/pts/ptmx", flags, Mode::empty())
-        .or_else(|_| rustix::fs::open("/dev/ptmx", flags, Mode::empty()))
+    // Anything may be there: opening a FIFO must not block.
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let root = Root::open(Path::new("/"))?;
+    let master = root
+        .open_at(Path::new("/dev/pts/ptmx"), flags)
+        .or_else(|_| root.open_at(Path::new("/dev/ptmx"), flags))
         .context(what)?;
+    let stat = rustix::fs::fstat(&master).context(what)?;
+    let genuine = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && stat.st_rdev == makedev(5, 2);
+    if !genuine {
+        return Err(Error::failed(what(), "the container's ptmx is not the terminal multiplexer"));
+    }
+    rustix::fs::fcntl_setfl(&master, OFlags::empty()).context(what)?;
     rustix::pty::unlockpt(&master).context(what)?;
     let name = rustix::pty::ptsname(&master, Vec::new()).context(what)?;
-    let path = PathBuf::from(String::from_utf8_lossy(name.to_bytes()).into_owned());
     let slave = rustix::pty::ioctl_tiocgptpeer(
         &master,
         rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY,
@@ -46,7 +52,7 @@ pub(crate) fn set_up(process: &Process, console: &OwnedFd) -> Result<PathBuf> {
     send(console, &master, name.to_bytes())?;
     rustix::process::ioctl_tiocsctty(&slave).context(|| "take the controlling terminal".into())?;
     install([&slave, &slave, &slave])?;
-    Ok(path)
+    Ok(slave)
 }
 
 /// Makes three descriptors the process's stdio.
@@ -60,26 +66,15 @@ pub(crate) fn install(stdio: [&OwnedFd; 3]) -> Result<()> {
 /// Receives a terminal's master that the engine, or runc, sends over a console socket.
 pub fn receive(console: impl AsFd) -> Result<OwnedFd> {
     let mut name = [0; 256];
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    recvmsg(console, &mut [IoSliceMut::new(&mut name)], &mut control, RecvFlags::CMSG_CLOEXEC)
-        .context(|| "receive the terminal".into())?;
-    let mut received = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-        _ => None,
-    });
-    let master = received.next().and_then(|mut descriptors| descriptors.next());
+    let (_, master) =
+        rights::receive(console, &mut name).context(|| "receive the terminal".into())?;
     master.ok_or_else(|| Error::failed("receive the terminal", "none came over the console socket"))
 }
 
 /// One message: the slave's name as data, the master attached (runc's console socket protocol,
 /// docs/terminals.md in its repository).
 fn send(console: &OwnedFd, master: &OwnedFd, name: &[u8]) -> Result<()> {
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let descriptors = [master.as_fd()];
-    control.push(SendAncillaryMessage::ScmRights(&descriptors));
-    sendmsg(console, &[IoSlice::new(name)], &mut control, SendFlags::NOSIGNAL)
+    rights::send(console, name, master)
         .context(|| format!("send the terminal over console socket {}", console.as_raw_fd()))?;
     Ok(())
 }

@@ -104,9 +104,10 @@ impl Bundle {
                 stderr: writer.into(),
             }),
             console_socket: None,
-            preserve_fds: 0,
+            inherited_fds: runhcs_container::InheritedFds::default(),
             no_pivot: false,
             no_new_keyring: false,
+            cgroup_driver: runhcs_container::CgroupDriver::Directories,
             rootless: false,
         })
         .map_err(|error| chain(&error))?;
@@ -237,7 +238,7 @@ fn what_cannot_be_executed_is_an_error_of_start() {
     fs::set_permissions(bundle.rootfs().join("bin/broken"), mode).unwrap();
     let running = bundle.create().unwrap();
     let error = running.container.start().unwrap_err();
-    assert!(chain(&error).contains("Exec format error"), "{}", chain(&error));
+    assert!(chain(&error).contains("exec format error"), "{}", chain(&error));
     wait(running.container.init.unwrap());
 }
 
@@ -296,8 +297,14 @@ fn another_process_joins_it() {
             stdout: writer.try_clone().unwrap().into(),
             stderr: writer.into(),
         };
-        let options =
-            ExecOptions { process, stdio: Some(stdio), console_socket: None, preserve_fds: 0 };
+        let options = ExecOptions {
+            process,
+            stdio: Some(stdio),
+            console_socket: None,
+            inherited_fds: runhcs_container::InheritedFds::default(),
+            cgroup: runhcs_container::ExecCgroup::Container,
+            ignore_paused: false,
+        };
         let init = running.container.exec(&running.spec, options).map_err(|e| chain(&e))?;
         let status = wait(init);
         let mut text = String::new();
@@ -351,7 +358,7 @@ fn hooks_run_at_their_points_and_a_failing_one_undoes_all() {
 
     bundle.spec["hooks"] = serde_json::json!({ "createRuntime": [{ "path": "/bin/false" }] });
     let error = bundle.create().err().unwrap();
-    assert!(error.contains("createRuntime hook /bin/false"), "{error}");
-    assert!(!bundle.directory.path().join("start.fifo").exists());
+    assert!(error.contains("createRuntime hook #0: /bin/false"), "{error}");
+    assert!(!bundle.directory.path().join("exec.fifo").exists());
     assert!(!Path::new("/sys/fs/cgroup/pids/runhcs-engine-test").join(bundle.id.as_str()).exists());
 }

@@ -13,6 +13,8 @@ use rustix::mount::{MountFlags, mount};
 const MODULE_LIST: &str = "/modules.load";
 /// The same for those that a VM with network devices needs.
 pub const NETWORK_MODULE_LIST: &str = "/modules.network";
+/// The same for those that a VM with disks needs.
+pub const DISK_MODULE_LIST: &str = "/modules.disk";
 
 /// Makes the console this process's stdio, in case the kernel found none to open.
 pub fn open_console() {
@@ -24,14 +26,21 @@ pub fn open_console() {
     }
 }
 
-/// Brings the guest up.
+/// Brings up what the guest has without a host: what VMs that are resumed from a template share.
 pub fn bring_up() -> Result<()> {
     load_modules(MODULE_LIST)?;
     leave_rootfs()?;
     mount_all()?;
     own_cgroup()?;
+    rustix::system::sethostname(b"runhcs").context("set the host name")
+}
+
+/// Brings up the rest, with the VM's devices.
+pub fn join_host() -> Result<()> {
+    // What an image marks set-user-id is its containers' business; their own mounts say more.
+    mount(SHARE_TAG, GUEST_SHARE, "virtiofs", MountFlags::empty(), None::<&std::ffi::CStr>)
+        .with_context(|| format!("mount virtiofs on {GUEST_SHARE}"))?;
     runhcs_container::loopback_up()?;
-    rustix::system::sethostname(b"runhcs").context("set the host name")?;
     // SAFETY: the agent has one thread, and none of them reads the environment concurrently.
     unsafe { std::env::set_var("PATH", "/usr/sbin:/usr/bin:/sbin:/bin") };
     Ok(())
@@ -65,7 +74,7 @@ fn leave_rootfs() -> Result<()> {
 
 fn mount_all() -> Result<()> {
     let strict = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    let mounts: [(&str, &str, MountFlags, &std::ffi::CStr); 8] = [
+    let mounts: [(&str, &str, MountFlags, &std::ffi::CStr); 7] = [
         ("proc", "/proc", strict, c""),
         ("sysfs", "/sys", strict, c""),
         ("cgroup2", "/sys/fs/cgroup", strict, c""),
@@ -73,15 +82,13 @@ fn mount_all() -> Result<()> {
         ("tmpfs", "/dev/shm", MountFlags::NOSUID | MountFlags::NODEV, c"mode=1777"),
         ("tmpfs", "/run", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0755"),
         ("tmpfs", "/tmp", MountFlags::NOSUID | MountFlags::NODEV, c"mode=1777"),
-        // What an image marks set-user-id is its containers' business; their own mounts say more.
-        ("virtiofs", GUEST_SHARE, MountFlags::empty(), c""),
     ];
     for (kind, target, flags, data) in mounts {
         std::fs::create_dir_all(target).with_context(|| format!("make {target}"))?;
-        let source = if kind == "virtiofs" { SHARE_TAG } else { kind };
-        mount(source, target, kind, flags, data)
+        mount(kind, target, kind, flags, data)
             .with_context(|| format!("mount {kind} on {target}"))?;
     }
+    std::fs::create_dir_all(GUEST_SHARE).with_context(|| format!("make {GUEST_SHARE}"))?;
     std::fs::create_dir_all(requests_directory()).context("make the containers' directory")
 }
 

@@ -27,10 +27,10 @@ struct Host {
     dropped: u64,
 }
 
-/// Starts logging to the console, from the level on that the kernel's command line names.
-pub fn init(command_line: &str) {
+/// Starts logging to the console, from this level on.
+pub fn init(level: LogLevel) {
     // It fails only where there is a subscriber already.
-    let _ = tracing::subscriber::set_global_default(Log { level: level(command_line) });
+    let _ = tracing::subscriber::set_global_default(Log { level });
 }
 
 /// Has lines go to the host from now on; they are to be taken from what is returned.
@@ -40,7 +40,8 @@ pub fn to_host() -> mpsc::Receiver<LogLine> {
     waiting
 }
 
-fn level(command_line: &str) -> LogLevel {
+/// The level that the kernel's command line names.
+pub fn level(command_line: &str) -> LogLevel {
     let value = command_line
         .split_ascii_whitespace()
         .filter_map(|word| word.strip_prefix(LEVEL_WORD)?.strip_prefix('='))

@@ -4,24 +4,33 @@
 //! a fork is safe because there is no other thread whose locks could be held.
 
 mod boot;
+mod disks;
 mod engine;
+mod entropy;
+mod hardware;
 mod log;
+mod namespaces;
 mod network;
 mod processes;
 mod reaper;
 mod requests;
+mod scratch;
 mod server;
 mod streams;
+mod template;
 mod volumes;
 
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use runhcs_protocol::guest::Hello;
 use runhcs_protocol::{CONTROL_PORT, STREAM_PORT, VERSION};
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
 
 use server::Server;
+use template::Woken;
 
 fn main() {
     boot::open_console();
@@ -33,21 +42,52 @@ fn main() {
 }
 
 fn run() -> Result<()> {
-    boot::bring_up()?;
-    let command_line = std::fs::read_to_string("/proc/cmdline").context("read /proc/cmdline")?;
-    log::init(&command_line);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let (level, control) = match Woken::from_arguments()? {
+        Some(woken) => (woken.log_level, Some(woken.control)),
+        None => {
+            boot::bring_up()?;
+            let command_line =
+                std::fs::read_to_string("/proc/cmdline").context("read /proc/cmdline")?;
+            if template::is_wanted(&command_line) {
+                match template::be_saved()? {}
+            }
+            (log::level(&command_line), None)
+        }
+    };
+    boot::join_host()?;
+    log::init(level);
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime.context("make the event loop")?, serve())
+    local.block_on(&event_loop()?, serve(control))
 }
 
-async fn serve() -> Result<()> {
+/// An event loop in this thread.
+fn event_loop() -> Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("make the event loop")
+}
+
+/// Connects to the host.
+async fn dial_host() -> Result<VsockStream> {
+    VsockStream::connect(VsockAddr::new(VMADDR_CID_HOST, CONTROL_PORT))
+        .await
+        .with_context(|| format!("dial the host on vsock port {CONTROL_PORT}"))
+}
+
+/// How this agent greets the host.
+fn hello() -> Hello {
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    Hello { version: VERSION, kernel }
+}
+
+/// Serves the host, over the connection to it if there is one already.
+async fn serve(control: Option<OwnedFd>) -> Result<()> {
     let server = Rc::new(Server::new()?);
     let streams = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, STREAM_PORT))
         .with_context(|| format!("listen on vsock port {STREAM_PORT}"))?;
-    let control = VsockStream::connect(VsockAddr::new(VMADDR_CID_HOST, CONTROL_PORT))
-        .await
-        .with_context(|| format!("dial the host on vsock port {CONTROL_PORT}"))?;
+    let control = match control {
+        Some(control) => VsockStream::from(control),
+        None => dial_host().await?,
+    };
     let accepting = Rc::clone(&server);
     tokio::task::spawn_local(async move {
         while let Ok((stream, peer)) = streams.accept().await {
@@ -61,9 +101,7 @@ async fn serve() -> Result<()> {
     let lines = log::to_host();
     tracing::debug!(since_boot = ?since_boot(), "the guest is up");
     let (reader, writer) = tokio::io::split(control);
-    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-    let hello = runhcs_protocol::guest::Hello { version: VERSION, kernel };
-    requests::serve(server, hello, reader, writer, lines).await
+    requests::serve(server, hello(), reader, writer, lines).await
 }
 
 /// How long ago the guest's kernel started.

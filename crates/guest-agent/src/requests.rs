@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use crate::server::Server;
-use crate::{network, processes, reaper};
+use crate::{hardware, network, processes, reaper};
 
 /// Greets the host and serves it until it hangs up.
 pub async fn serve(
@@ -119,6 +119,11 @@ async fn answer(server: &Rc<Server>, request: Request) -> Result<Reply, Failure>
             Ok(()) => Ok(Reply::Done),
             Err(error) => Err(Failure::Other(error.chain().map(ToString::to_string).collect())),
         },
+        Request::UseHardware(wanted) => match hardware::take_into_use(wanted).await {
+            Ok(()) => Ok(Reply::Done),
+            Err(error) => Err(Failure::Other(error.chain().map(ToString::to_string).collect())),
+        },
+        Request::Ping => Ok(Reply::Done),
         Request::Sync => {
             rustix::fs::sync();
             Ok(Reply::Done)

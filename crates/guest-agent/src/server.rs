@@ -17,6 +17,8 @@ use runhcs_protocol::stream::Stream;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
+use crate::disks::{ContainersDisks, Disks};
+use crate::namespaces::{self, Joinable, Namespaces};
 use crate::reaper::{Exit, Reaper};
 use crate::volumes::{Volume, Volumes};
 use crate::{boot, engine};
@@ -49,7 +51,9 @@ struct Guest {
     directory: PathBuf,
     main: Rc<Process>,
     execs: RefCell<HashMap<u64, Rc<Process>>>,
-    /// Needed as long as the container exists.
+    namespaces: Namespaces,
+    /// Needed as long as the container exists, and like the volumes given back when it is deleted.
+    _disks: ContainersDisks,
     _volumes: Vec<Rc<Volume>>,
 }
 
@@ -62,6 +66,7 @@ pub struct Server {
     busy: RefCell<HashSet<ContainerId>>,
     numbers: Cell<u64>,
     volumes: Volumes,
+    disks: Disks,
 }
 
 type Outcome<T> = Result<T, Failure>;
@@ -79,6 +84,7 @@ impl Server {
             busy: RefCell::default(),
             numbers: Cell::new(1),
             volumes: Volumes::default(),
+            disks: Disks::default(),
         })
     }
 
@@ -112,15 +118,22 @@ impl Server {
         std::fs::create_dir(&directory).map_err(|e| other("make the container's directory", e))?;
         let outcome = self.create_in(request, directory.clone()).await;
         if outcome.is_err() {
-            let _ = std::fs::remove_dir_all(&directory);
+            // Nothing is mounted in it any more. Should that have failed, nobody's files are lost.
+            let _ = remove_directory(&directory);
         }
         outcome
     }
 
     async fn create_in(&self, request: CreateContainer, directory: PathBuf) -> Outcome<u32> {
-        let CreateContainer { id, spec } = request;
+        let CreateContainer { id, mut spec, disks } = request;
+        let find = |id: &str| self.guest(&id.parse().ok()?).ok();
+        namespaces::resolve(&mut spec, find, |guest| Joinable {
+            namespaces: &guest.namespaces,
+            ended: guest.main.exit.borrow().is_some(),
+        })?;
         let terminal = spec.process().as_ref().is_some_and(|p| p.terminal() == Some(true));
         let volumes = self.volumes.of(&spec)?;
+        let disks = self.disks.of(&disks, &mut spec, &directory).await?;
         let (ours, theirs) = Ends::new(terminal)?;
         let call = self.reaper.call();
         let (for_child, runtime_dir, child_spec) = (id.clone(), directory.clone(), spec.clone());
@@ -132,9 +145,10 @@ impl Server {
                 runtime_dir: &runtime_dir,
                 stdio: theirs.stdio,
                 console_socket: theirs.console,
-                preserve_fds: 0,
+                inherited_fds: runhcs_container::InheritedFds::default(),
                 no_pivot: false,
                 no_new_keyring: false,
+                cgroup_driver: runhcs_container::CgroupDriver::Directories,
                 rootless: false,
             })?;
             let resources = plan.resources().clone();
@@ -144,7 +158,23 @@ impl Server {
         let main = Rc::new(ours.process(init, self.reaper.await_exit(init.pid, &call))?);
         let container = Container { resources, init: Some(init) };
         let execs = RefCell::default();
-        let guest = Guest { container, spec, directory, main, execs, _volumes: volumes };
+        let namespaces = match Namespaces::of(init.pid) {
+            Ok(namespaces) => namespaces,
+            Err(failure) => {
+                engine::run(move || container.delete()).await?;
+                return Err(failure);
+            }
+        };
+        let guest = Guest {
+            container,
+            spec,
+            directory,
+            main,
+            execs,
+            namespaces,
+            _disks: disks,
+            _volumes: volumes,
+        };
         self.guests.borrow_mut().insert(id, Rc::new(guest));
         Ok(init.pid)
     }
@@ -161,7 +191,9 @@ impl Server {
                 process: &process,
                 stdio: theirs.stdio,
                 console_socket: theirs.console,
-                preserve_fds: 0,
+                inherited_fds: runhcs_container::InheritedFds::default(),
+                cgroup: runhcs_container::ExecCgroup::Container,
+                ignore_paused: false,
             };
             for_child.container.exec(&for_child.spec, options)
         })
@@ -249,7 +281,10 @@ impl Server {
         let container = guest.container.clone();
         engine::run(move || container.delete()).await?;
         self.guests.borrow_mut().remove(id);
-        std::fs::remove_dir_all(&guest.directory)
+        let directory = guest.directory.clone();
+        // The last one, unless somebody asks something of it right now.
+        drop(guest);
+        remove_directory(&directory)
             .map_err(|error| other("remove the container's directory", error))
     }
 
@@ -271,6 +306,18 @@ impl Server {
         }
         Ok(Busy { server: Rc::clone(self), id: id.clone() })
     }
+}
+
+/// Removes a container's directory with what the engine and the agent have in it. What may be
+/// mounted in it is not gone into.
+fn remove_directory(directory: &std::path::Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        let removed =
+            if path.is_dir() { std::fs::remove_dir(&path) } else { std::fs::remove_file(&path) };
+        removed?;
+    }
+    std::fs::remove_dir(directory)
 }
 
 struct Busy {

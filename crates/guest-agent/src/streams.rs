@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use runhcs_protocol::frame;
-use runhcs_protocol::stream::{MAX_CHUNK, Open, Opened};
+use runhcs_protocol::stream::{LAST_WORDS, MAX_CHUNK, Open, Opened};
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
@@ -65,21 +65,22 @@ async fn input(mut reader: impl AsyncRead + Unpin, mut pipe: pipe::Sender) -> io
     Ok(())
 }
 
-/// Process to host, until the pipe's writers have all closed it, or the process has ended and
-/// what it wrote is read. Others that still have the pipe open are not waited for.
+/// Process to host, until the pipe's writers have all closed it. When the process has ended, others
+/// that it has left behind may still have it open; the host is told when all is sent that the
+/// process itself wrote.
 async fn output(
     writer: &mut (impl AsyncWrite + Unpin),
     pipe: pipe::Receiver,
     exit: Exit,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 32 << 10];
-    let mut has_ended = false;
+    let (mut has_ended, mut told) = (false, false);
     let end = ended(exit);
     tokio::pin!(end);
     loop {
         // `try_read` goes by the readiness that the runtime has heard of, and news of the last
         // data may be still under way when the end is known. So then the pipe itself is asked.
-        let read = if has_ended {
+        let read = if has_ended && !told {
             rustix::io::retry_on_intr(|| rustix::io::read(&pipe, &mut buffer[..]))
                 .map_err(io::Error::from)
         } else {
@@ -89,12 +90,14 @@ async fn output(
             Ok(0) => break,
             Ok(n) => write_chunk(writer, &buffer[..n]).await?,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if has_ended {
-                    break;
+                if has_ended && !told {
+                    writer.write_all(&LAST_WORDS.to_be_bytes()).await?;
+                    writer.flush().await?;
+                    told = true;
                 }
                 tokio::select! {
                     ready = pipe.readable() => ready?,
-                    _ = &mut end => has_ended = true,
+                    _ = &mut end, if !has_ended => has_ended = true,
                 }
             }
             Err(error) => return Err(error),
@@ -201,8 +204,13 @@ mod tests {
             // Nothing in here lets the runtime look at its descriptors.
             rustix::io::write(&write, b"last words").expect("write to the pipe");
             end.send_replace(Some(ExitStatus::Exited(0)));
+            // Somebody else has the pipe.
+            let waited = tokio::time::timeout(Duration::from_millis(20), &mut output).await;
+            assert!(waited.is_err(), "it ended with the pipe open");
+            rustix::io::write(&write, b"more").expect("write to the pipe");
+            drop(write);
             output.await.expect("pass the output on");
         }
-        assert_eq!(sent, b"\x00\x0alast words\x00\x00");
+        assert_eq!(sent, b"\x00\x0alast words\xff\xff\x00\x04more\x00\x00");
     }
 }

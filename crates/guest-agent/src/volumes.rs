@@ -49,7 +49,11 @@ impl Volumes {
 }
 
 impl Volume {
-    fn mount(path: &Path) -> Result<Self, Failure> {
+    /// Has the guest's kernel mount it, if it is a mount of its own.
+    ///
+    /// # Errors
+    /// If it isn't there.
+    pub fn mount(path: &Path) -> Result<Self, Failure> {
         // Of the calls that look at a file without opening it, this one has it mounted (statfs(2)
         // has no AT_NO_AUTOMOUNT as statx(2) has).
         match rustix::fs::statfs(path) {

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use runhcs_cpio::{Archive, Entry};
 use serde_json::json;
 
-use crate::cpio::{Archive, Entry};
-use crate::modules::{Available, NETWORK, WANTED};
+use crate::modules::{Available, DISK, NETWORK, WANTED};
 use crate::progress::Progress;
 use crate::{deb, kernel, output};
 
@@ -52,14 +52,21 @@ pub fn build(args: &BuildArgs) -> Result<()> {
     progress.step("packing the initramfs");
     let modules = inputs.modules.select(&WANTED, &[])?;
     let network = inputs.modules.select(&NETWORK, &modules)?;
-    let initramfs = pack(&agent, &modules, &network);
+    let disk = inputs.modules.select(&DISK, &modules)?;
+    let lists = [
+        ("modules.load", modules.as_slice()),
+        ("modules.network", &network),
+        ("modules.disk", &disk),
+    ];
+    let initramfs = pack(&agent, &lists);
     progress.step("writing");
     let manifest = json!({
         "source": inputs.source,
         "kernel": output::digest(&vmlinux),
         "agent": output::digest(&agent),
         "initramfs": output::digest(&initramfs),
-        "modules": modules.iter().chain(&network).map(|(name, _)| name).collect::<Vec<_>>(),
+        "modules": modules.iter().chain(&network).chain(&disk).map(|(name, _)| name)
+            .collect::<Vec<_>>(),
     });
     let manifest = serde_json::to_vec_pretty(&manifest)?;
     std::fs::create_dir_all(&args.output)
@@ -141,16 +148,18 @@ fn add_directory(directory: &Path, available: &mut Available) -> Result<()> {
 
 type Modules = [(String, Vec<u8>)];
 
-fn pack(agent: &[u8], modules: &Modules, network: &Modules) -> Vec<u8> {
+/// Lists of modules by the names of their files, in which the agent looks for what to load. No
+/// module may be in two of them.
+fn pack(agent: &[u8], lists: &[(&str, &Modules)]) -> Vec<u8> {
     let mut archive = Archive::default();
     for directory in ["dev", "modules", "proc", "run", "sys", "tmp"] {
         archive.add(directory, &Entry::Directory);
     }
     archive.add("dev/console", &Entry::Device(5, 1));
     archive.add("init", &Entry::File(agent, true));
-    for (list_name, modules) in [("modules.load", modules), ("modules.network", network)] {
+    for (list_name, modules) in lists {
         let mut list = String::new();
-        for (name, module) in modules {
+        for (name, module) in *modules {
             let path = format!("modules/{name}.ko");
             archive.add(&path, &Entry::File(module, false));
             list += &format!("/{path}\n");
@@ -167,7 +176,8 @@ mod tests {
     #[test]
     fn same_inputs_same_bytes() {
         let modules = [("a".to_owned(), vec![1, 2, 3]), ("b".to_owned(), vec![])];
-        assert_eq!(pack(b"agent", &modules, &modules), pack(b"agent", &modules, &modules));
+        let lists: [(&str, &Modules); 1] = [("modules.load", &modules)];
+        assert_eq!(pack(b"agent", &lists), pack(b"agent", &lists));
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //! package, or from a kernel and its modules. Same inputs, same bytes.
 
 mod build;
-mod cpio;
 mod deb;
 mod decompress;
 mod kernel;

@@ -23,6 +23,9 @@ pub const WANTED: [&str; 7] = [
 /// What the agent loads when the VM has network devices.
 pub const NETWORK: [&str; 1] = ["virtio_net"];
 
+/// What the agent loads when the VM has disks, with the file system that they may hold.
+pub const DISK: [&str; 3] = ["virtio_scsi", "sd_mod", "ext4"];
+
 /// `virtio` uses symbols of `virtio_ring` without saying that it depends on it.
 const BEFORE: [(&str, &str); 1] = [("virtio", "virtio_ring")];
 

@@ -1,6 +1,7 @@
 //! VM shim ↔ guest agent: requests by id over one connection, answered in any order.
 
 use std::fmt;
+use std::str::FromStr;
 
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 use runhcs_compute::{ContainerId, ExitStatus, OomNotice, Scope, Signal, Stats, Status};
@@ -110,6 +111,11 @@ pub enum Request {
     /// Makes the guest's first network namespace hold the pod's network, also when it held another
     /// before. Answered by `Done`.
     ConfigureNetwork(Box<Network>),
+    /// Takes what the VM was given while it runs into use, and waits until it has at least this.
+    /// Answered by `Done`.
+    UseHardware(Hardware),
+    /// Answered by `Done` at once, whatever else is under way.
+    Ping,
     /// Writes back what the guest has cached and answers `Done`; the VM may then be stopped.
     Sync,
 }
@@ -135,6 +141,8 @@ impl Request {
             Self::DeleteContainer(_) => "delete container",
             Self::DeleteProcess(_) => "forget process",
             Self::ConfigureNetwork(_) => "configure network",
+            Self::UseHardware(_) => "use hardware",
+            Self::Ping => "ping",
             Self::Sync => "sync",
         }
     }
@@ -158,9 +166,21 @@ impl Request {
             | Self::PauseContainer(id)
             | Self::ResumeContainer(id)
             | Self::DeleteContainer(id) => id,
-            Self::ConfigureNetwork(_) | Self::Sync => return None,
+            Self::ConfigureNetwork(_) | Self::UseHardware(_) | Self::Ping | Self::Sync => {
+                return None;
+            }
         })
     }
+}
+
+/// How large a VM is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hardware {
+    /// Its memory, in MiB.
+    pub memory_mib: u64,
+    /// Its virtual CPUs.
+    pub vcpus: u32,
 }
 
 /// Makes a container from paths that are valid in the guest.
@@ -171,6 +191,61 @@ pub struct CreateContainer {
     pub id: ContainerId,
     /// Its configuration, with every path already translated to the guest.
     pub spec: Spec,
+    /// Disks of the VM that are there for it. They may be there for others too.
+    pub disks: Vec<Disk>,
+}
+
+/// A disk of the VM and what a container has it for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// Its number on the VM's disk controller: the SCSI target.
+    pub target: u8,
+    /// What it is for.
+    pub purpose: DiskPurpose,
+}
+
+/// A device's number, which each kernel gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DeviceNumber {
+    /// Of the driver.
+    pub major: u32,
+    /// Of the device.
+    pub minor: u32,
+}
+
+impl fmt::Display for DeviceNumber {
+    /// As sysfs(5) has it in names and files.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.major, self.minor)
+    }
+}
+
+impl FromStr for DeviceNumber {
+    type Err = InvalidDeviceNumber;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text.split_once(':').and_then(|(major, minor)| {
+            Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? })
+        });
+        parts.ok_or_else(|| InvalidDeviceNumber(text.to_owned()))
+    }
+}
+
+/// A text that is no device's number.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no device's number, such as 8:16")]
+pub struct InvalidDeviceNumber(String);
+
+/// What a container has a disk for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DiskPurpose {
+    /// It is `spec.linux.devices[index]`. The configuration has the host's numbers of the device,
+    /// there and where limits name it; the guest has its own.
+    Device(usize),
+    /// It holds an ext4 file system to which all goes that is written to the root file system.
+    Scratch,
 }
 
 /// A further process in a container.

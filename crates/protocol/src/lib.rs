@@ -18,6 +18,7 @@ pub mod network;
 pub mod processes;
 pub mod shim;
 pub mod stream;
+pub mod template;
 
 /// The vsock port on the host that the agent dials once, at boot. That connection carries every
 /// [`guest::Request`]; the host stops listening as soon as it has it, so that no process in the
@@ -34,5 +35,10 @@ pub const SHARE_TAG: &str = "runhcs";
 /// Where the agent mounts the shared file system in the guest.
 pub const GUEST_SHARE: &str = "/run/runhcs/share";
 
+/// Below this directory a container's configuration names namespaces of another container in the
+/// VM, as `<container>/<file of /proc/pid/ns>`. There is no such directory: the agent finds them by
+/// it, also when the other container's first process, and so its place in `/proc`, is gone.
+pub const NAMESPACES: &str = "/run/runhcs/namespaces";
+
 /// Exchanged when the agent connects; both sides refuse any other version.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;

@@ -10,7 +10,7 @@ use oci_spec::runtime::Spec;
 use runhcs_compute::{ContainerId, ExitStatus};
 use serde::{Deserialize, Serialize};
 
-use crate::guest::{self, Failure, ProcessKey, TerminalSize};
+use crate::guest::{self, DiskPurpose, Failure, Hardware, ProcessKey, TerminalSize};
 
 /// What the command asks of the VM shim.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -20,7 +20,8 @@ pub enum Request {
     Info,
     /// Shares the container's file trees with the VM and creates it there. Attached descriptors:
     /// the root file system, then each of `mounts`; all are detached mounts (open_tree(2)) made
-    /// in the caller's mount namespace. Answered by `Guest(Process)`.
+    /// in the caller's mount namespace. Then each of `disks`, open for what is to be done with it.
+    /// Answered by `Guest(Process)`.
     CreateContainer(Box<CreateContainer>),
     /// Deletes the container in the VM and stops sharing its file trees. Answered by `Guest(Done)`,
     /// also when there is no such container.
@@ -34,6 +35,14 @@ pub enum Request {
     /// Passed on to the agent as it is. `CreateContainer`, `DeleteContainer` and `WaitProcess`
     /// are refused here. Answered by `Guest`.
     Guest(guest::Request),
+    /// Has the VM grow, if it must, so that a container can use up its limits. Answered by
+    /// `Guest(Done)`.
+    Fit {
+        /// What the limits come to; 0 where there is none.
+        limits: Hardware,
+        /// What the guest should have in memory besides, in MiB, if the VM may grow so far.
+        reserve_mib: u64,
+    },
     /// Has the VM follow what was changed in the pod's network namespace. Answered by `Guest(Done)`.
     SyncNetwork,
     /// Stops the VM and ends the shim. Answered by `Guest(Done)` once nothing is left of the VM
@@ -52,6 +61,30 @@ pub struct CreateContainer {
     pub spec: Spec,
     /// For each attached tree after the root: what it is for.
     pub mounts: Vec<BindMount>,
+    /// For each attached disk: what it is for.
+    pub disks: Vec<Disk>,
+}
+
+/// A block device, or a file with the content of one, that is attached to the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// What the container has it for.
+    pub purpose: DiskPurpose,
+    /// What the descriptor is open for.
+    pub access: DiskAccess,
+}
+
+/// What a disk's descriptor is open for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DiskAccess {
+    /// Reading.
+    ReadOnly,
+    /// Reading and writing, and nobody else on the host uses it while the descriptor is open.
+    Exclusive,
+    /// Reading and writing, but somebody uses it. Only this VM itself may.
+    InUse,
 }
 
 /// A bind mount whose source is attached to the request.
@@ -60,8 +93,9 @@ pub struct CreateContainer {
 pub struct BindMount {
     /// Which of `spec.mounts` it is.
     pub index: usize,
-    /// Whether nothing else is mounted below its source. Then containers can share it.
-    pub alone: bool,
+    /// Whether it can be one with the same source of another container: nothing else is mounted
+    /// below it, and its files' owners aren't mapped.
+    pub shareable: bool,
 }
 
 /// What an attached client may send.
@@ -128,6 +162,8 @@ pub struct Info {
     pub accelerator: String,
     /// The guest kernel's release.
     pub kernel: String,
+    /// Where the pod's network namespace is found on the host, if the VM has its network.
+    pub network: Option<PathBuf>,
     /// Where the guest's serial console is logged on the host.
     pub console_log: PathBuf,
 }

@@ -5,6 +5,10 @@
 //! most significant first, then that many bytes. A chunk of length zero is the end of that
 //! direction, and the other direction goes on. A connection that ends without it was cut, which
 //! the reader can tell from a process that closed its output. Back-pressure is vsock's own.
+//!
+//! Output may go on after the process has ended, from others that it has left behind with the same
+//! pipe. A length of [`LAST_WORDS`], with no bytes, says that what the process itself wrote has all
+//! been sent.
 
 use std::io::{Read, Write};
 
@@ -14,7 +18,11 @@ use crate::frame::{FrameError, fill};
 use crate::guest::{Failure, ProcessKey};
 
 /// The most one chunk can hold, in bytes.
-pub const MAX_CHUNK: usize = u16::MAX as usize;
+pub const MAX_CHUNK: usize = u16::MAX as usize - 1;
+
+/// In the place of a chunk's length: the process has ended, and this is all that it wrote. Sent at
+/// most once, and only in output that goes on.
+pub const LAST_WORDS: u16 = u16::MAX;
 
 /// Which of a process's streams a connection carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -61,6 +69,7 @@ pub fn write_end(writer: &mut impl Write) -> Result<(), FrameError> {
 }
 
 /// Receives one chunk into `buffer`, replacing what it held; false at the end of the direction.
+/// Not for output, which can have [`LAST_WORDS`].
 ///
 /// # Errors
 /// [`FrameError::Truncated`] if the connection ends without an end chunk.
@@ -70,6 +79,9 @@ pub fn read_chunk(reader: &mut impl Read, buffer: &mut Vec<u8>) -> Result<bool, 
         return Err(FrameError::Truncated);
     }
     let length = usize::from(u16::from_be_bytes(header));
+    if length > MAX_CHUNK {
+        return Err(FrameError::TooLarge { length, limit: MAX_CHUNK });
+    }
     buffer.resize(length, 0);
     if length == 0 {
         return Ok(false);

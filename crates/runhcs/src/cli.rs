@@ -1,16 +1,13 @@
-//! The command line, compatible with runc's.
+//! The command line, compatible with runc's. What only one system has is in `sys`.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use runhcs_compute::ContainerId;
-use runhcs_spec::Isolation;
 
-mod update;
-
-pub use update::UpdateArgs;
+use crate::sys::cli;
+pub use crate::sys::cli::{CreateArgs, ExecArgs, SpecArgs};
 
 /// What `--version` prints after the name. Podman and containerd read the `spec:` line.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nspec: ", "1.2.0");
@@ -35,8 +32,7 @@ pub struct Cli {
 /// Options before the verb.
 #[derive(Args, Clone, Debug)]
 pub struct GlobalArgs {
-    /// Directory for the state of containers; should be on a tmpfs.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = cli::ROOT_VALUE, help = cli::ROOT_HELP)]
     pub root: Option<PathBuf>,
     /// File for log messages.
     #[arg(long, value_name = "FILE")]
@@ -53,23 +49,9 @@ pub struct GlobalArgs {
     /// Configuration file.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Manage cgroups through systemd (not supported yet).
-    #[arg(long)]
-    pub systemd_cgroup: bool,
-    /// Do without control groups where they can't be had: auto is yes for ordinary users.
-    #[arg(long, value_enum, default_value_t = Rootless::Auto, value_name = "auto|true|false")]
-    pub rootless: Rootless,
-}
-
-/// Whether containers may do without control groups that the caller may not make.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Rootless {
-    /// Unless the caller is root outside of all user namespaces.
-    Auto,
-    /// Yes.
-    True,
-    /// No: what can't be had is an error.
-    False,
+    /// What only this system has.
+    #[command(flatten)]
+    pub system: cli::SystemArgs,
 }
 
 /// Format of log messages.
@@ -108,20 +90,13 @@ pub enum Verb {
     Pause(IdArgs),
     /// Thaw a container's processes.
     Resume(IdArgs),
-    /// Change a container's limits.
-    Update(Box<UpdateArgs>),
-    /// Print what a container uses, and when its memory is exhausted.
-    Events(EventsArgs),
-    /// Have a VM follow its pod's network.
-    Sync(SyncArgs),
     /// Write a new config.json.
     Spec(SpecArgs),
     /// Print what this runtime supports as JSON.
     Features,
-    #[command(hide = true)]
-    Shim(ShimArgs),
-    #[command(hide = true)]
-    HoldNetwork(NetworkArgs),
+    /// What only this system has.
+    #[command(flatten)]
+    System(cli::Verb),
 }
 
 impl Verb {
@@ -136,14 +111,11 @@ impl Verb {
             Self::Kill(args) => &args.id,
             Self::ResizeTty(args) => &args.id,
             Self::Delete(args) => &args.id,
-            Self::Update(args) => &args.id,
-            Self::Events(args) => &args.id,
-            Self::Shim(args) => &args.id,
             Self::Exec(ExecArgs { operands, .. }) | Self::Ps(PsArgs { operands, .. }) => {
                 return split_id(operands).ok().map(|(id, _)| id);
             }
-            Self::Sync(args) => return args.id.clone(),
-            Self::List(_) | Self::Spec(_) | Self::Features | Self::HoldNetwork(_) => return None,
+            Self::System(verb) => return verb.container(),
+            Self::List(_) | Self::Spec(_) | Self::Features => return None,
         };
         Some(id.clone())
     }
@@ -154,57 +126,6 @@ impl Verb {
 pub struct IdArgs {
     /// The container's id.
     pub id: ContainerId,
-}
-
-/// Which VM.
-#[derive(Args, Debug)]
-#[group(required = true, multiple = false)]
-pub struct SyncArgs {
-    /// A container in the VM.
-    pub id: Option<ContainerId>,
-    /// The network namespace that the VM was given, by the path that the configuration named.
-    #[arg(long, value_name = "PATH")]
-    pub network: Option<PathBuf>,
-}
-
-/// How a container is created.
-#[derive(Args, Clone, Debug)]
-pub struct CreateArgs {
-    /// The container's id.
-    pub id: ContainerId,
-    /// The bundle's directory.
-    #[arg(long, short, value_name = "DIR", default_value = ".")]
-    pub bundle: PathBuf,
-    /// Unix socket to send the terminal's master to.
-    #[arg(long, value_name = "SOCKET")]
-    pub console_socket: Option<PathBuf>,
-    /// File to write the container's pid to.
-    #[arg(long, value_name = "FILE")]
-    pub pid_file: Option<PathBuf>,
-    /// Don't use pivot_root, for a root on a ramdisk.
-    #[arg(long)]
-    pub no_pivot: bool,
-    /// Keep the caller's session keyring.
-    #[arg(long)]
-    pub no_new_keyring: bool,
-    /// How many descriptors after stderr to pass on.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub preserve_fds: u32,
-    /// How strongly to isolate: process or vm.
-    #[arg(long, value_name = "process|vm")]
-    pub isolation: Option<Isolation>,
-    /// The container whose utility VM to join.
-    #[arg(long, value_name = "ID")]
-    pub host: Option<ContainerId>,
-    /// File for the container shim's log (VM isolation).
-    #[arg(long, value_name = "FILE")]
-    pub shim_log: Option<PathBuf>,
-    /// File for the VM shim's log (VM isolation).
-    #[arg(long, value_name = "FILE")]
-    pub vm_log: Option<PathBuf>,
-    /// Unix socket to copy the VM's serial console to.
-    #[arg(long, value_name = "SOCKET")]
-    pub vm_console: Option<PathBuf>,
 }
 
 /// How a container is run.
@@ -251,10 +172,27 @@ pub struct KillArgs {
     pub id: ContainerId,
     /// The signal, by name or number.
     #[arg(default_value = "TERM", allow_hyphen_values = true)]
-    pub signal: runhcs_compute::Signal,
+    pub signal: KillSignal,
     /// Send it to every process of the container.
     #[arg(long, short)]
     pub all: bool,
+}
+
+/// What `kill` sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KillSignal {
+    /// 0: nothing, but whether something could be sent (kill(2)).
+    Probe,
+    /// A signal.
+    Send(runhcs_compute::Signal),
+}
+
+impl std::str::FromStr for KillSignal {
+    type Err = runhcs_compute::InvalidSignal;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "0" { Ok(Self::Probe) } else { text.parse().map(Self::Send) }
+    }
 }
 
 /// How a container is deleted.
@@ -265,59 +203,6 @@ pub struct DeleteArgs {
     /// Kill it first if it runs; succeed if there is none.
     #[arg(long, short)]
     pub force: bool,
-}
-
-/// What a further process is.
-#[derive(Args, Clone, Debug)]
-pub struct ExecArgs {
-    /// Unix socket to send the terminal's master to.
-    #[arg(long, value_name = "SOCKET")]
-    pub console_socket: Option<PathBuf>,
-    /// Working directory in the container.
-    #[arg(long, value_name = "DIR")]
-    pub cwd: Option<PathBuf>,
-    /// An environment variable; may be given again.
-    #[arg(long, short, value_name = "NAME=VALUE")]
-    pub env: Vec<String>,
-    /// Give it a terminal.
-    #[arg(long, short)]
-    pub tty: bool,
-    /// User and group ids.
-    #[arg(long, short, value_name = "UID[:GID]")]
-    pub user: Option<String>,
-    /// A supplementary group id; may be given again.
-    #[arg(long, short = 'g', value_name = "GID")]
-    pub additional_gids: Vec<u32>,
-    /// File with the process as JSON.
-    #[arg(long, short, value_name = "FILE")]
-    pub process: Option<PathBuf>,
-    /// Return once it runs.
-    #[arg(long, short)]
-    pub detach: bool,
-    /// File to write its pid to.
-    #[arg(long, value_name = "FILE")]
-    pub pid_file: Option<PathBuf>,
-    /// SELinux label.
-    #[arg(long, value_name = "LABEL")]
-    pub process_label: Option<String>,
-    /// AppArmor profile.
-    #[arg(long, value_name = "PROFILE")]
-    pub apparmor: Option<String>,
-    /// Forbid it to gain privileges.
-    #[arg(long)]
-    pub no_new_privs: bool,
-    /// A further capability; may be given again.
-    #[arg(long, short, value_name = "CAP")]
-    pub cap: Vec<String>,
-    /// How many descriptors after stderr to pass on.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub preserve_fds: u32,
-    /// File for the container shim's log (VM isolation).
-    #[arg(long, value_name = "FILE")]
-    pub shim_log: Option<PathBuf>,
-    /// The container's id, then the program and its arguments.
-    #[arg(required = true, trailing_var_arg = true, value_names = ["ID", "PROGRAM"])]
-    pub operands: Vec<String>,
 }
 
 /// How processes are listed.
@@ -352,72 +237,6 @@ pub struct ResizeTtyArgs {
 pub fn split_id(operands: &[String]) -> anyhow::Result<(ContainerId, &[String])> {
     let (id, rest) = operands.split_first().context("give the container's id")?;
     Ok((id.parse()?, rest))
-}
-
-/// What is to be told of a container.
-#[derive(Args, Debug)]
-pub struct EventsArgs {
-    /// The container's id.
-    pub id: ContainerId,
-    /// Time between two statistics, such as 500ms, 5s or 1m.
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = interval)]
-    pub interval: Duration,
-    /// Print the statistics once and return.
-    #[arg(long)]
-    pub stats: bool,
-}
-
-fn interval(text: &str) -> Result<Duration, String> {
-    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if interval.is_zero() {
-        return Err("the interval must be greater than 0".to_owned());
-    }
-    Ok(interval)
-}
-
-/// Where to write a configuration.
-#[derive(Args, Debug)]
-pub struct SpecArgs {
-    /// The bundle's directory.
-    #[arg(long, short, value_name = "DIR", default_value = ".")]
-    pub bundle: PathBuf,
-    /// For an ordinary user.
-    #[arg(long)]
-    pub rootless: bool,
-}
-
-/// What a container shim stands for; not for people.
-#[derive(Args, Debug)]
-pub struct ShimArgs {
-    /// The VM's directory.
-    #[arg(long)]
-    pub vm: PathBuf,
-    /// The container that owns the VM.
-    #[arg(long)]
-    pub host: ContainerId,
-    /// The container.
-    #[arg(long)]
-    pub id: ContainerId,
-    /// The number of the exec'd process, if it is one.
-    #[arg(long)]
-    pub exec: Option<u64>,
-    /// Unix socket to send the terminal's master to.
-    #[arg(long)]
-    pub console_socket: Option<PathBuf>,
-    /// The network namespace to be in.
-    #[command(flatten)]
-    pub network: NetworkArgs,
-    /// The descriptor on which to report that it is ready.
-    #[arg(long)]
-    pub ready_fd: i32,
-}
-
-/// A network namespace.
-#[derive(Args, Debug)]
-pub struct NetworkArgs {
-    /// Where it is; a new one if this isn't given.
-    #[arg(long)]
-    pub network: Option<PathBuf>,
 }
 
 #[cfg(test)]
@@ -457,5 +276,6 @@ mod tests {
             assert!(Cli::try_parse_from(["runhcs"].into_iter().chain(line)).is_err(), "{line:?}");
         }
         assert!(Cli::try_parse_from(["runhcs", "kill", "box", "NOSIG"]).is_err());
+        assert_eq!("0".parse(), Ok(KillSignal::Probe));
     }
 }

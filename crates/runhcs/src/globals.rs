@@ -1,12 +1,11 @@
 //! What every verb needs: the store, the configuration, the owner.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::bail;
 use runhcs_state::Store;
 
-use crate::cli::{GlobalArgs, LogFormat, Rootless};
-use crate::config::Config;
+use crate::cli::{GlobalArgs, LogFormat};
+use crate::sys::{self, Config};
 
 /// The options before the verb, worked out.
 #[derive(Debug)]
@@ -24,27 +23,14 @@ pub struct Globals {
 impl Globals {
     /// Works the options out.
     pub fn new(args: GlobalArgs) -> anyhow::Result<Self> {
-        if args.systemd_cgroup {
-            bail!("--systemd-cgroup is not supported yet; use the cgroupfs manager");
-        }
         let config = Config::load(args.config.as_deref())?;
-        let root = args.root.clone().map_or_else(default_root, Ok)?;
         let owner = args.owner.clone().or_else(|| config.owner.clone());
         Ok(Self {
-            store: Store::open(&root)?,
+            store: sys::open_store(args.root.as_deref())?,
             owner: owner.unwrap_or_else(|| "runhcs".to_owned()),
             config,
             args,
         })
-    }
-
-    /// Whether containers may do without control groups that can't be had.
-    pub fn rootless(&self) -> bool {
-        match self.args.rootless {
-            Rootless::True => true,
-            Rootless::False => false,
-            Rootless::Auto => !is_privileged(),
-        }
     }
 
     /// The options that make a shim log as this command does.
@@ -60,33 +46,5 @@ impl Globals {
             arguments.push("--debug".into());
         }
         arguments
-    }
-}
-
-/// Whether the caller is root outside of all user namespaces.
-pub fn is_privileged() -> bool {
-    rustix::process::geteuid().is_root() && !runhcs_container::in_user_namespace()
-}
-
-/// Where state is unless `--root` says otherwise: for ordinary users, and for those who are root in
-/// a user namespace only, in the directory that is theirs while they are logged in.
-fn default_root() -> anyhow::Result<PathBuf> {
-    let system = PathBuf::from("/run/runhcs");
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let private = variable("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let uid = rustix::process::geteuid();
-    if uid.is_root() {
-        // As runc has it: the name of a user namespace's own root, as in a container, is root.
-        let of_a_user = variable("USER").is_none_or(|name| name != "root");
-        let private = private.filter(|_| of_a_user && runhcs_container::in_user_namespace());
-        return Ok(private.map_or(system, |directory| directory.join("runhcs")));
-    }
-    let usual = || Some(Path::new("/run/user").join(uid.to_string())).filter(|path| path.is_dir());
-    match private.or_else(usual) {
-        Some(directory) => Ok(directory.join("runhcs")),
-        None => bail!(
-            "there is no directory for the state of user {uid}'s containers: set XDG_RUNTIME_DIR \
-             or give --root"
-        ),
     }
 }

@@ -2,7 +2,6 @@
 //! last error of a failed command from the log file.
 
 use std::fmt::{self, Write as _};
-use std::fs::OpenOptions;
 use std::sync::OnceLock;
 
 use anyhow::Context;
@@ -11,12 +10,14 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime as Rfc3339};
+use tracing_subscriber::fmt::writer::MakeWriterExt as _;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use runhcs_compute::ContainerId;
 
 use crate::cli::{GlobalArgs, LogFormat};
+use crate::sys;
 
 /// The container that this process is about, as each line names it.
 static CONTAINER: OnceLock<String> = OnceLock::new();
@@ -34,19 +35,23 @@ pub fn about_vm(host: &ContainerId) {
     let _ = VM.set(format!("{host}@vm"));
 }
 
-/// Sets logging up as the options say. Without `--log` and `--debug` nothing is logged.
+/// Sets logging up as the options say. Without `--log` and `--debug` only warnings are logged, to
+/// standard error, where errors are told already.
 pub fn init(args: &GlobalArgs) -> anyhow::Result<()> {
     let level = if args.debug { Level::DEBUG } else { Level::INFO };
     let shape = Shape { json: args.log_format == LogFormat::Json };
     let builder = tracing_subscriber::fmt().with_max_level(level).event_format(shape);
     match &args.log {
         Some(path) => {
-            let file = OpenOptions::new().create(true).append(true).open(path);
-            let file = file.with_context(|| format!("open log file {}", path.display()))?;
+            let file =
+                sys::open_log(path).with_context(|| format!("open log file {}", path.display()))?;
             builder.with_writer(Lines(file)).init();
         }
         None if args.debug => builder.with_writer(std::io::stderr).init(),
-        None => {}
+        None => {
+            let warnings = std::io::stderr.with_filter(|about| *about.level() == Level::WARN);
+            builder.with_max_level(Level::WARN).with_writer(warnings).init();
+        }
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! `runhcs`: an OCI runtime whose containers are isolated by the kernel or by a virtual machine.
 //!
-//! Each verb has its file in `commands/`; the creation flow is `create/flow.rs`. This process
-//! starts no thread and has no async runtime: `container` clones from it.
+//! Each verb has its file in `commands/`, or, where its work differs by operating system, in
+//! `sys/<system>/commands/`; the creation flow is `create/flow.rs`. On Linux this process starts no
+//! thread and has no async runtime: `container` clones from it.
 
 mod cli;
 mod commands;
@@ -9,17 +10,10 @@ mod config;
 mod create;
 mod existing;
 mod faults;
-mod foreground;
 mod globals;
-mod guest_spec;
-mod hooks;
 mod logging;
-mod own_program;
 mod pid_file;
-mod pod_network;
-mod progress;
-mod shim;
-mod terminal;
+mod sys;
 
 use std::process::ExitCode;
 
@@ -28,8 +22,11 @@ use clap::Parser;
 use cli::{Cli, Verb};
 use globals::Globals;
 
+/// The exit code of an `exec` that has failed itself, as with runc: programs seldom use it.
+const EXEC_FAILED: u8 = 255;
+
 fn main() -> ExitCode {
-    if let Err(error) = own_program::protect() {
+    if let Err(error) = sys::prepare() {
         return report(&error);
     }
     let cli = match Cli::try_parse() {
@@ -42,35 +39,38 @@ fn main() -> ExitCode {
     if let Some(id) = cli.verb.container() {
         logging::about_container(&id);
     }
+    let is_exec = matches!(cli.verb, Verb::Exec(_));
     match run(cli) {
         Ok(code) => ExitCode::from(code),
-        Err(error) => report(&error),
+        Err(error) => {
+            let code = report(&error);
+            if is_exec { ExitCode::from(EXEC_FAILED) } else { code }
+        }
     }
 }
 
 fn run(cli: Cli) -> anyhow::Result<u8> {
     // `spec` and `features` need none, and work where there is no place for state.
-    let globals = || Globals::new(cli.global);
+    let globals = || Globals::new(cli.global.clone());
     match cli.verb {
         Verb::Create(args) => commands::create::run(&globals()?, &args),
-        Verb::Start(args) => commands::start::run(&globals()?, &args),
-        Verb::Run(args) => commands::run::run(&globals()?, &args),
+        Verb::Start(args) => sys::commands::start::run(&globals()?, &args),
+        Verb::Run(args) => sys::commands::run::run(&globals()?, &args),
         Verb::State(args) => commands::state::run(&globals()?, &args),
-        Verb::List(args) => commands::list::run(&globals()?, &args),
+        Verb::List(args) => {
+            sys::check_store_exists(cli.global.root.as_deref())?;
+            commands::list::run(&globals()?, &args)
+        }
         Verb::Kill(args) => commands::kill::run(&globals()?, &args),
-        Verb::Delete(args) => commands::delete::run(&globals()?, &args),
-        Verb::Exec(args) => commands::exec::run(&globals()?, &args),
-        Verb::Ps(args) => commands::ps::run(&globals()?, &args),
-        Verb::ResizeTty(args) => commands::resize_tty::run(&globals()?, &args),
+        Verb::Delete(args) => sys::commands::delete::run(&globals()?, &args),
+        Verb::Exec(args) => sys::commands::exec::run(&globals()?, &args),
+        Verb::Ps(args) => sys::commands::ps::run(&globals()?, &args),
+        Verb::ResizeTty(args) => sys::commands::resize_tty::run(&globals()?, &args),
         Verb::Pause(args) => commands::pause::run(&globals()?, &args),
         Verb::Resume(args) => commands::resume::run(&globals()?, &args),
-        Verb::Update(args) => commands::update::run(&globals()?, &args),
-        Verb::Events(args) => commands::events::run(&globals()?, &args),
-        Verb::Sync(args) => commands::sync::run(&globals()?, &args),
-        Verb::Spec(args) => commands::spec::run(&args),
-        Verb::Features => commands::features::run(),
-        Verb::Shim(args) => shim::run(&globals()?, &args),
-        Verb::HoldNetwork(args) => pod_network::run(&args),
+        Verb::Spec(args) => sys::commands::spec::run(&args),
+        Verb::Features => sys::commands::features::run(),
+        Verb::System(verb) => verb.run(globals),
     }
 }
 

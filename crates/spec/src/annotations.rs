@@ -7,7 +7,8 @@ use oci_spec::runtime::Spec;
 use runhcs_compute::ContainerId;
 
 use crate::isolation::ISOLATION;
-use crate::vm_options::OWN_NAMES;
+use crate::scratch::SCRATCH;
+use crate::vm_options::names::OWN as OWN_NAMES;
 use crate::{Error, Result};
 
 /// What the names of runhcs's own annotations begin with.
@@ -106,13 +107,13 @@ pub(crate) fn refuse_unknown_own(spec: &Spec) -> Result<()> {
     // The smallest, so that the same document always gives the same error.
     let unknown = own
         .filter(|key| key.starts_with(OWN_PREFIX))
-        .filter(|key| *key != ISOLATION && !OWN_NAMES.contains(key))
+        .filter(|key| ![ISOLATION, SCRATCH].contains(key) && !OWN_NAMES.contains(key))
         .min();
     match unknown {
         Some(key) => {
             let known = OWN_NAMES.map(|name| name.trim_start_matches(OWN_PREFIX)).join(", ");
             let message = format!(
-                "no such annotation; those that begin with {OWN_PREFIX} go on with isolation, {known}"
+                "no such annotation; those that begin with {OWN_PREFIX} go on with isolation, scratch, {known}"
             );
             Err(Error::invalid(key, message))
         }
@@ -189,7 +190,9 @@ mod tests {
             let json = serde_json::json!({"ociVersion": "1.0.0", "annotations": {key: "x"}});
             refuse_unknown_own(&serde_json::from_value(json).unwrap()).map_err(|e| e.to_string())
         };
-        for known in OWN_NAMES.iter().copied().chain([ISOLATION, "io.runhcsx", "org.example.a"]) {
+        for known in
+            OWN_NAMES.iter().copied().chain([ISOLATION, SCRATCH, "io.runhcsx", "org.example.a"])
+        {
             assert_eq!(check(known), Ok(()));
         }
         for unknown in ["io.runhcs.isolatoin", "io.runhcs.vm.memory", "io.runhcs.", "io.runhcs.vm"]

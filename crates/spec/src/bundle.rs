@@ -17,7 +17,7 @@ pub struct Bundle {
     pub path: PathBuf,
     /// Its configuration; `root.path` and the sources of bind mounts are absolute.
     pub spec: Spec,
-    rootfs: PathBuf,
+    pub(crate) rootfs: PathBuf,
 }
 
 impl Bundle {
@@ -38,7 +38,7 @@ impl Bundle {
         Self::new(bundle, spec)
     }
 
-    /// The root file system's directory.
+    /// The root file system's directory; on Windows it may be empty.
     pub fn rootfs(&self) -> &Path {
         &self.rootfs
     }

@@ -187,17 +187,22 @@ fn each_broken_rule_is_named_with_its_field() {
 }
 
 #[test]
+fn capabilities_that_nobody_knows_are_left_out() {
+    let listed = json!(["CAP_KILL", "CAP_NEW", "NEWER"]);
+    let bundle = load(&with("/process/capabilities/bounding", Some(listed))).unwrap();
+    let process = bundle.spec.process().clone().unwrap();
+    let bounding = process.capabilities().as_ref().unwrap().bounding().clone().unwrap();
+    assert_eq!(bounding, [oci_spec::runtime::Capability::Kill].into());
+}
+
+#[test]
 fn a_wrong_type_or_an_unknown_name_is_named_with_its_field() {
     for (pointer, value, field) in [
         ("/process/args/0", json!(1), "process.args[0]"),
         ("/process/user/uid", json!(-1), "process.user.uid"),
         ("/process/user/uid", json!("0"), "process.user.uid"),
         ("/process/user/additionalGids/1", json!(4294967296u64), "process.user.additionalGids[1]"),
-        (
-            "/process/capabilities/bounding",
-            json!(["CAP_KILL", "CAP_NONSENSE"]),
-            "process.capabilities.bounding[1]",
-        ),
+        ("/process/capabilities/bounding/1", json!(5), "process.capabilities.bounding[1]"),
         ("/process/rlimits/0/type", json!("RLIMIT_X"), "process.rlimits[0].type"),
         ("/linux/namespaces/3/type", json!("nonsense"), "linux.namespaces[3].type"),
         ("/linux/seccomp/defaultAction", json!("SCMP_ACT_X"), "linux.seccomp.defaultAction"),

@@ -1,11 +1,14 @@
 //! Reading a JSON document: of bounded size, and with errors that name the field.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use oci_spec::runtime::Capability;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Deserializer, Value};
+use serde_json::{Deserializer, Map, Value};
 
 use crate::strict::Strict;
 use crate::{Error, Result};
@@ -51,19 +54,11 @@ pub(crate) fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8], user: &str) 
         },
         Err(error) => error,
     };
-    let message = error.inner().to_string();
-    let repaired = if message.starts_with("missing field `user`") {
-        with_user(bytes, user)
-    } else if message.starts_with("unknown variant `SCHED_FLAG_") {
-        with_known_flags(bytes, user)
-    } else {
-        None
-    };
-    if let Some(document) = repaired {
-        return tracked(Strict(document))
-            .map_err(|error| malformed(path, error.path().to_string(), error.inner()));
+    match repaired(bytes, user) {
+        Some(document) => tracked(Strict(document))
+            .map_err(|error| malformed(path, error.path().to_string(), error.inner())),
+        None => Err(malformed(path, error.path().to_string(), error.inner())),
     }
-    Err(malformed(path, error.path().to_string(), error.inner()))
 }
 
 type Tracked = serde_path_to_error::Error<serde_json::Error>;
@@ -76,26 +71,35 @@ where
     serde_path_to_error::deserialize(deserializer)
 }
 
-/// The document with an empty user object, if that is what it lacks.
-fn with_user(bytes: &[u8], user: &str) -> Option<Value> {
+/// The document without what the type is stricter about than the specification; `None` if there is
+/// nothing of that.
+fn repaired(bytes: &[u8], user: &str) -> Option<Value> {
     let mut document: Value = serde_json::from_slice(bytes).ok()?;
-    let (parent, name) = user.rsplit_once('/')?;
-    let parent = document.pointer_mut(parent)?.as_object_mut()?;
-    if parent.contains_key(name) {
-        return None;
-    }
-    parent.insert(name.to_owned(), Value::Object(serde_json::Map::new()));
-    Some(document)
+    let (process, name) = user.rsplit_once('/')?;
+    let process = document.pointer_mut(process)?.as_object_mut()?;
+    let repairs = [
+        add_user(process, name),
+        name_scheduler_flags(process),
+        drop_unknown_capabilities(process),
+    ];
+    repairs.contains(&true).then_some(document)
 }
 
-/// The document with the names that the type has for two flags of `scheduler`, which are not the
-/// specification's (config.md, "Scheduler"). It stands beside the user object.
-fn with_known_flags(bytes: &[u8], user: &str) -> Option<Value> {
-    let mut document: Value = serde_json::from_slice(bytes).ok()?;
-    let (process, _) = user.rsplit_once('/')?;
-    let flags = document.pointer_mut(&format!("{process}/scheduler/flags"))?.as_array_mut()?;
+/// Adds an empty user object, if there is none.
+fn add_user(process: &mut Map<String, Value>, name: &str) -> bool {
+    if process.contains_key(name) {
+        return false;
+    }
+    process.insert(name.to_owned(), Value::Object(Map::new()));
+    true
+}
+
+/// Gives two flags of `scheduler` the names that the type has for them, which are not the
+/// specification's (config.md, "Scheduler").
+fn name_scheduler_flags(process: &mut Map<String, Value>) -> bool {
+    let flags = process.get_mut("scheduler").and_then(|scheduler| scheduler.get_mut("flags"));
     let mut changed = false;
-    for flag in flags {
+    for flag in flags.and_then(Value::as_array_mut).into_iter().flatten() {
         let known = match flag.as_str() {
             Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK",
             Some("SCHED_FLAG_DL_OVERRUN") => "SCHED_FLAG_D_L_OVERRUN",
@@ -104,7 +108,29 @@ fn with_known_flags(bytes: &[u8], user: &str) -> Option<Value> {
         *flag = known.into();
         changed = true;
     }
-    changed.then_some(document)
+    changed
+}
+
+/// Drops, with a warning, the names of capabilities that nobody here knows: a newer kernel's can't
+/// be given, which takes a warning and no more (config.md, "Linux Process", `capabilities`).
+fn drop_unknown_capabilities(process: &mut Map<String, Value>) -> bool {
+    let sets = process.get_mut("capabilities").and_then(Value::as_object_mut);
+    let mut unknown = BTreeSet::new();
+    for set in sets.into_iter().flat_map(Map::values_mut).filter_map(Value::as_array_mut) {
+        set.retain(|name: &Value| {
+            let known = !name.is_string() || Capability::deserialize(name).is_ok();
+            if !known {
+                unknown.extend(name.as_str().map(str::to_owned));
+            }
+            known
+        });
+    }
+    if unknown.is_empty() {
+        return false;
+    }
+    let names: Vec<String> = unknown.into_iter().collect();
+    tracing::warn!("ignoring unknown or unavailable capabilities: {}", names.join(", "));
+    true
 }
 
 fn malformed(path: &Path, field: String, error: &serde_json::Error) -> Error {

@@ -9,6 +9,7 @@ mod document;
 mod error;
 mod isolation;
 mod mounts;
+mod scratch;
 mod strict;
 mod validate;
 mod vm_options;
@@ -21,7 +22,9 @@ pub use error::{Error, Result};
 pub use isolation::{
     Isolation, IsolationHints, decide_isolation, requested_isolation, windows_isolation,
 };
-pub use validate::validate_process;
+pub use scratch::Scratch;
+pub use validate::{has_own_pid_namespace, validate_process};
 pub use vm_options::{
-    Accelerator, DEFAULT_INITRAMFS, DEFAULT_KERNEL, Machine, VmDefaults, VmOptions,
+    Accelerator, Console, DEFAULT_INITRAMFS, DEFAULT_KERNEL, DEFAULT_TEMPLATES, Entropy,
+    GUEST_OVERHEAD_MIB, Machine, TemplateUse, VmDefaults, VmOptions,
 };

@@ -32,6 +32,10 @@ pub(crate) fn validate(spec: &Spec) -> Result<()> {
     }
     validate_namespaces(spec)?;
     validate_hooks(spec)?;
+    validate_annotations(spec)
+}
+
+pub(crate) fn validate_annotations(spec: &Spec) -> Result<()> {
     for key in spec.annotations().iter().flatten().map(|(key, _)| key) {
         if key.is_empty() {
             return Err(Error::invalid("annotations", "a key is empty"));
@@ -40,7 +44,7 @@ pub(crate) fn validate(spec: &Spec) -> Result<()> {
     refuse_unknown_own(spec)
 }
 
-fn validate_version(version: &str) -> Result<()> {
+pub(crate) fn validate_version(version: &str) -> Result<()> {
     let invalid = |message: String| Err(Error::invalid("ociVersion", message));
     if version.is_empty() {
         return invalid("missing; it is the specification's version, such as 1.2.0".into());
@@ -71,6 +75,12 @@ pub fn validate_process(process: &Process, prefix: &str) -> Result<()> {
         let cwd = process.cwd().display().to_string();
         return Err(Error::invalid(field("cwd"), format!("{cwd:?} is not an absolute path")));
     }
+    validate_process_values(process, prefix)
+}
+
+/// Checks what doesn't depend on the system that the process is for.
+pub(crate) fn validate_process_values(process: &Process, prefix: &str) -> Result<()> {
+    let field = |name: &str| format!("{prefix}{name}");
     for (index, entry) in process.env().iter().flatten().enumerate() {
         if matches!(entry.find('='), None | Some(0)) {
             let message = format!("{entry:?} is not of the form name=value");
@@ -155,4 +165,14 @@ fn validate_hook(hook: &Hook, field: &str) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether the container gets a new pid namespace: `linux.namespaces` has one without a path.
+pub fn has_own_pid_namespace(spec: &Spec) -> bool {
+    let linux = spec.linux().as_ref();
+    let listed = linux.and_then(|linux| linux.namespaces().as_ref());
+    listed.into_iter().flatten().any(|namespace| {
+        let path = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty());
+        namespace.typ() == LinuxNamespaceType::Pid && path.is_none()
+    })
 }

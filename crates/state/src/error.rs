@@ -35,12 +35,12 @@ pub enum Error {
         /// Why it isn't an entry.
         reason: String,
     },
-    /// The store's directory can't be trusted.
-    #[error("{path} can't hold state: {reason}; use a directory of your own with mode 0700")]
+    /// The store's directory can't be trusted, or is none.
+    #[error("{path} can't hold state: {reason}")]
     Untrusted {
         /// The directory.
         path: PathBuf,
-        /// Who could tamper with it.
+        /// Who could tamper with it, and what to use instead.
         reason: String,
     },
     /// A namespace configuration can't be used, or the stored one is damaged.
@@ -51,7 +51,7 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// The file system refused.
+    /// The file system, or the registry, refused.
     #[error("cannot {operation} {path}")]
     Io {
         /// What was attempted.

@@ -13,7 +13,8 @@ use crate::{Error, Result, sys};
 pub struct ProcessHandle {
     /// Its pid on the host.
     pub pid: u32,
-    /// When it started, in clock ticks since boot: field 22 of `/proc/<pid>/stat` (proc(5)).
+    /// When it started: on Linux in clock ticks since boot, field 22 of `/proc/<pid>/stat`
+    /// (proc(5)); on Windows in units of 100 ns since 1601 (GetProcessTimes).
     pub start_time: u64,
 }
 

@@ -26,10 +26,11 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store at `root`. The directory is made (mode 0700) by the first [`Store::claim`].
+    /// Opens the store at `root`: on Linux a directory, made (mode 0700) by the first
+    /// [`Store::claim`]; on Windows the name of a registry key, made likewise.
     ///
     /// # Errors
-    /// [`Error::Untrusted`] if others could tamper with the directory.
+    /// [`Error::Untrusted`] if others could tamper with the directory, or if it is no name.
     pub fn open(root: &Path) -> Result<Self> {
         Ok(Self { root: sys::Root::open(root)? })
     }
@@ -117,18 +118,13 @@ impl Store {
 #[derive(Debug)]
 pub struct Entry {
     id: ContainerId,
-    dir: sys::Dir,
+    pub(crate) dir: sys::Dir,
 }
 
 impl Entry {
     /// Its id.
     pub fn id(&self) -> &ContainerId {
         &self.id
-    }
-
-    /// Its directory, for sockets, FIFOs and logs. It goes with the entry.
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
     }
 
     /// Its record.
@@ -217,6 +213,11 @@ impl Locked {
             Err(_) if !self.dir.is_current()? => Err(Error::NotFound(self.id.clone())),
             outcome => outcome,
         }
+    }
+
+    /// Removes a named value. Succeeds if it was never written.
+    pub fn erase(&self, name: &str) -> Result<()> {
+        self.dir.erase(name)
     }
 
     /// Removes the entry and all in its directory. Succeeds if it is gone already.

@@ -1,14 +1,20 @@
 //! What an operating system keeps the store in. Each module offers the same items:
 //!
 //! - `Root`: the place of all entries: `open`, `path`, `claim`, `entry`, `names`, `shared`;
-//! - `Dir`: one entry: `path`, `value_path`, `read`, `write`, `erase`, `lock`, `unlock`,
+//! - `Dir`: one entry: `value_path`, `read`, `write`, `erase`, `lock`, `unlock`,
 //!   `is_current`, `remove`;
-//! - `process_times`: whether a process has ended and when it started.
+//! - `process_times`: whether a process has ended and when it started;
+//! - `NAMES_DIFFER_BY_CASE`: whether two entries' names can differ by case only.
 
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{Dir, Root, process_times};
+pub(crate) use linux::{Dir, NAMES_DIFFER_BY_CASE, Root, process_times};
+
+#[cfg(windows)]
+mod windows;
+#[cfg(windows)]
+pub(crate) use windows::{Dir, NAMES_DIFFER_BY_CASE, Root, process_times};
 
 /// The outcome of reading a value.
 #[derive(Debug)]

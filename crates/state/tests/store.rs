@@ -89,6 +89,18 @@ fn values_are_replaced_whole() {
 }
 
 #[test]
+fn values_are_erased_alone() {
+    let (_temp, store) = store();
+    let locked = store.claim(&record("one")).unwrap();
+    locked.put("v", &1).unwrap();
+    locked.put("w", &2).unwrap();
+    locked.erase("v").unwrap();
+    locked.erase("v").unwrap();
+    assert_eq!(locked.get::<u32>("v").unwrap(), None);
+    assert_eq!(locked.get::<u32>("w").unwrap(), Some(2));
+}
+
+#[test]
 fn a_value_that_cannot_be_written_leaves_the_old_one() {
     let (_temp, store) = store();
     let locked = store.claim(&record("one")).unwrap();

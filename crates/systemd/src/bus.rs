@@ -69,18 +69,20 @@ impl Bus {
 
     /// As the user that the kernel says is on this side. No id is sent along: in a user namespace
     /// it would be another than the one that the other side sees.
+    ///
+    /// All is sent at once, as sd-bus does it: systemd's own socket leaves a message lying that
+    /// arrives together with the last line, until something else arrives.
     fn authenticate(&mut self) -> Result<()> {
         let deadline = Instant::now() + DEADLINE;
-        self.send(b"\0AUTH EXTERNAL\r\n")?;
+        self.send(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
         let mut answer = self.line(deadline)?;
         if answer.starts_with("DATA") {
-            self.send(b"DATA\r\n")?;
             answer = self.line(deadline)?;
         }
         if !answer.starts_with("OK ") {
             return Err(Error::Protocol(format!("this user is not let in: {answer:?}")));
         }
-        self.send(b"BEGIN\r\n")
+        Ok(())
     }
 
     fn line(&mut self, deadline: Instant) -> Result<String> {

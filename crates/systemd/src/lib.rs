@@ -7,6 +7,7 @@ mod bus;
 mod error;
 mod manager;
 mod message;
+mod text;
 mod unit;
 mod value;
 mod wire;

@@ -1,7 +1,10 @@
 //! systemd's manager: the interface `org.freedesktop.systemd1.Manager`
 //! (org.freedesktop.systemd1(5)).
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use crate::bus::{Address, Bus, socket};
 use crate::message::Call;
@@ -9,10 +12,11 @@ use crate::wire::Writer;
 use crate::{Result, UnitName, Value};
 
 /// A unit's property and its value.
-pub type Property = (&'static str, Value);
+pub type Property = (Cow<'static, str>, Value);
 
 /// Whose units are meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Whose {
     /// The system's.
     System,
@@ -141,14 +145,15 @@ impl Manager {
         .map(drop)
     }
 
-    /// Moves a process into a unit's control group, which the caller itself needn't be allowed to.
+    /// Moves a process into a unit's control group, which the caller itself needn't be allowed to,
+    /// or into a group below it: an absolute path, or nothing.
     ///
     /// # Errors
-    /// There is no such unit or process.
-    pub fn attach(&mut self, unit: &UnitName, pid: u32) -> Result<()> {
+    /// There is no such unit, group or process.
+    pub fn attach(&mut self, unit: &UnitName, below: &str, pid: u32) -> Result<()> {
         self.call("AttachProcessesToUnit", "ssau", |writer| {
             writer.string(unit.as_str());
-            writer.string("");
+            writer.string(below);
             writer.array(4, |writer| writer.u32(pid));
         })
         .map(drop)
@@ -159,6 +164,24 @@ impl Manager {
     /// # Errors
     /// It doesn't say.
     pub fn control_group(&mut self) -> Result<PathBuf> {
+        self.property("ControlGroup").map(PathBuf::from)
+    }
+
+    /// systemd's version, such as 252: what it knows depends on it.
+    ///
+    /// # Errors
+    /// It doesn't say.
+    pub fn version(&mut self) -> Result<u32> {
+        // "252.38-1~deb12u1", "v245-1.fc32"
+        let text = self.property("Version")?;
+        let number = text.trim_start_matches('v').split(|c: char| !c.is_ascii_digit()).next();
+        number.and_then(|number| number.parse().ok()).ok_or_else(|| {
+            crate::Error::Protocol(format!("its version is {text:?}, which is no number"))
+        })
+    }
+
+    /// A property of the manager's that is text.
+    fn property(&mut self, name: &str) -> Result<String> {
         let reply = self.0.call(&Call {
             destination: DESTINATION,
             path: PATH,
@@ -167,12 +190,12 @@ impl Manager {
             signature: "ss",
             body: body(|writer| {
                 writer.string("org.freedesktop.systemd1.Manager");
-                writer.string("ControlGroup");
+                writer.string(name);
             }),
         })?;
         let mut value = reply.body("v")?;
         value.signature()?;
-        value.string().map(PathBuf::from)
+        value.string()
     }
 
     fn wait_for_job(&mut self, job: &str, unit: &UnitName) -> Result<()> {

@@ -158,10 +158,10 @@ fn a_scope_is_started_over_a_bus() {
     let mut manager = Manager::over(Bus::connect(&[address]).unwrap()).unwrap();
     let unit = UnitName::new("x.scope").unwrap();
     let properties = [
-        ("PIDs", Value::U32s(vec![42])),
-        ("MemoryMax", Value::U64(5)),
-        ("DeviceAllow", Value::Pairs(vec![("char-*".into(), "m".into())])),
-        ("AllowedCPUs", Value::Bytes(vec![3])),
+        ("PIDs".into(), Value::U32s(vec![42])),
+        ("MemoryMax".into(), Value::U64(5)),
+        ("DeviceAllow".into(), Value::Pairs(vec![("char-*".into(), "m".into())])),
+        ("AllowedCPUs".into(), Value::Bytes(vec![3])),
     ];
     manager.start(&unit, &properties).unwrap();
     let calls = peer.join().unwrap();
@@ -216,18 +216,26 @@ fn stopping_what_is_gone_is_no_error_and_other_refusals_are_told() {
                 vec![Reply::Error("org.freedesktop.DBus.Error.InvalidArgs", "no such property")],
             ),
             ("Get", "ss", vec![Reply::Return("v", body(|w| Value::Text("/user".into()).write(w)))]),
+            (
+                "Get",
+                "ss",
+                vec![Reply::Return("v", body(|w| Value::Text("252.1-2".into()).write(w)))],
+            ),
+            ("Get", "ss", vec![Reply::Return("v", body(|w| Value::Text("x".into()).write(w)))]),
         ],
         true,
     );
     let mut manager = Manager::over(Bus::connect(&[address]).unwrap()).unwrap();
     let unit = UnitName::new("x.scope").unwrap();
     manager.stop(&unit).unwrap();
-    let error = manager.set(&unit, &[("CPUWeight", Value::U64(5))]).unwrap_err().to_string();
+    let error = manager.set(&unit, &[("CPUWeight".into(), Value::U64(5))]).unwrap_err().to_string();
     assert_eq!(
         error,
         "SetUnitProperties: no such property (org.freedesktop.DBus.Error.InvalidArgs)"
     );
     assert_eq!(manager.control_group().unwrap(), Path::new("/user"));
+    assert_eq!(manager.version().unwrap(), 252);
+    assert!(manager.version().is_err());
     peer.join().unwrap();
 }
 

@@ -2,13 +2,16 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Error, Result};
 
 /// The most that a unit's name may hold, in bytes (UNIT_NAME_MAX of systemd).
 const MAX: usize = 255;
 
 /// A unit's name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct UnitName(String);
 
 impl UnitName {
@@ -37,6 +40,20 @@ impl UnitName {
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl TryFrom<String> for UnitName {
+    type Error = Error;
+
+    fn try_from(name: String) -> Result<Self> {
+        Self::new(name)
+    }
+}
+
+impl From<UnitName> for String {
+    fn from(name: UnitName) -> Self {
+        name.0
     }
 }
 

@@ -15,8 +15,8 @@ use rustix::net::RecvFlags;
 use crate::pump::{Inbound, Local, OutState, Outbound, Wait};
 use crate::signals::Caught;
 
-/// Once the process has ended, its output is waited for as long as something comes at least this
-/// often. It normally ends by itself; a process that was left behind may hold it open.
+/// Once the process has ended, the rest of its output is waited for as long as something comes at
+/// least this often. The guest says when it has sent all.
 const SILENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 
 /// A process in the VM whose stdio this process holds.
@@ -85,8 +85,8 @@ impl Attachment {
     /// Stands in for the process until it has ended: copies stdio both ways with back-pressure
     /// and half-close, passes on every signal this process receives that can be passed on, and
     /// the size of `terminal` whenever it changes. Returns when the process has ended and all
-    /// its output is written.
-    pub fn run(self, stdio: LocalStdio<'_>) -> Result<ExitStatus> {
+    /// its own output is written.
+    pub fn run(self, stdio: LocalStdio<'_>) -> Result<Ended<'_>> {
         let Self { process, control, streams, signals } = self;
         let failed =
             |error: io::Error| Error::failed(format!("cannot carry the stdio of {process}"), error);
@@ -102,14 +102,15 @@ impl Attachment {
         let mut ended = None;
         loop {
             if let Some(status) = ended
-                && !copies.iter().any(Copy::has_output)
+                && copies.iter().all(Copy::is_complete)
             {
-                return Ok(status);
+                return Ok(Ended { status, left_behind: LeftBehind::of(copies) });
             }
             let ready = wait(&copies, &control, &signals, ended.is_some()).map_err(failed)?;
             let Some(ready) = ready else {
                 // Only after the process has ended is there a limit to the wait.
-                return ended.ok_or_else(|| failed(io::ErrorKind::TimedOut.into()));
+                let status = ended.ok_or_else(|| failed(io::ErrorKind::TimedOut.into()))?;
+                return Ok(Ended { status, left_behind: LeftBehind::of(copies) });
             };
             for (copy, ready) in copies.iter_mut().zip(&ready.copies) {
                 copy.turn(*ready);
@@ -139,7 +140,69 @@ impl Attachment {
     }
 }
 
+/// What is there when a process has ended.
+#[derive(Debug)]
+pub struct Ended<'a> {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Output that others in the guest, which it has left behind, still have open.
+    pub left_behind: Option<LeftBehind<'a>>,
+}
+
+/// Output that goes on although its process has ended: somebody else in the guest has it open, as
+/// a child has it that was started in the background.
+#[derive(Debug)]
+pub struct LeftBehind<'a>(Vec<Copy<'a>>);
+
+impl<'a> LeftBehind<'a> {
+    fn of(mut copies: Vec<Copy<'a>>) -> Option<Self> {
+        copies.retain(Copy::has_output);
+        for copy in &mut copies {
+            // What would be typed was the process's.
+            copy.inbound = None;
+        }
+        (!copies.is_empty()).then_some(Self(copies))
+    }
+
+    /// Which of the caller's descriptors are needed for it. Of pipes and terminals it has its own.
+    pub fn borrowed(&self) -> impl Iterator<Item = BorrowedFd<'a>> + '_ {
+        self.0.iter().filter_map(|copy| copy.outbound.as_ref()?.borrowed())
+    }
+
+    /// Copies until nobody in the guest has the output open any more, or nobody here wants it.
+    pub fn carry(mut self) -> io::Result<()> {
+        while self.0.iter().any(Copy::has_output) {
+            let waits: Vec<_> = self.0.iter().map(Copy::waits).collect();
+            let mut fds: Vec<_> = waits.iter().flatten().flatten().map(poll_for).collect();
+            match poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let mut results = fds.iter().map(|fd| !fd.revents().is_empty());
+            let mut is_ready =
+                |wait: &Option<Wait<'_>>| wait.is_some() && results.next() == Some(true);
+            let ready: Vec<_> = waits
+                .iter()
+                .map(|[inbound, outbound]| Ready {
+                    inbound: is_ready(inbound),
+                    outbound: is_ready(outbound),
+                })
+                .collect();
+            drop(waits);
+            for (copy, ready) in self.0.iter_mut().zip(ready) {
+                copy.turn(ready);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn poll_for<'a>((fd, events): &Wait<'a>) -> PollFd<'a> {
+    PollFd::from_borrowed_fd(*fd, *events)
+}
+
 /// One connection and what is copied over it.
+#[derive(Debug)]
 struct Copy<'a> {
     /// `None` once nothing is copied any more.
     guest: Option<OwnedFd>,
@@ -158,6 +221,11 @@ impl Copy<'_> {
     /// Whether more output may come.
     fn has_output(&self) -> bool {
         self.guest.is_some() && self.outbound.is_some()
+    }
+
+    /// Whether all is written that the process itself wrote.
+    fn is_complete(&self) -> bool {
+        !self.has_output() || self.outbound.as_ref().is_none_or(Outbound::is_complete)
     }
 
     fn waits(&self) -> [Option<Wait<'_>>; 2] {
@@ -309,7 +377,7 @@ impl Control {
     fn event(&mut self) -> io::Result<Option<AttachedEvent>> {
         let mut buffer = [0; 4096];
         let length = match rustix::net::recv(&self.stream, &mut buffer, RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => return Err(io::Error::other("the VM shim has gone away")),
+            Ok((_, 0)) => return Err(io::Error::other("it was lost with its VM shim")),
             Ok((_, length)) => length,
             Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
             Err(error) => return Err(error.into()),

@@ -78,9 +78,10 @@ fn a_terminal_with_its_size_and_its_signals() {
         shim.exit(4);
     });
     rustix::io::write(&master, b"typed").unwrap();
-    let status = attachment.run(LocalStdio::Terminal(slave.as_fd())).unwrap();
+    let ended = attachment.run(LocalStdio::Terminal(slave.as_fd())).unwrap();
     guest.join().unwrap();
-    assert_eq!(status, ExitStatus::Exited(4));
+    assert_eq!(ended.status, ExitStatus::Exited(4));
+    assert!(ended.left_behind.is_none());
     let mut shown = [0; 5];
     rustix::io::read(&master, &mut shown).unwrap();
     assert_eq!(&shown, b"shown");
@@ -89,11 +90,9 @@ fn a_terminal_with_its_size_and_its_signals() {
 fn run_with_pipes(attachment: Attachment) -> (Result<ExitStatus>, Vec<u8>) {
     let (stdin, _feed) = io::pipe().unwrap();
     let (mut output, stdout) = io::pipe().unwrap();
-    let status = attachment.run(LocalStdio::Pipes {
-        stdin: stdin.as_fd(),
-        stdout: stdout.as_fd(),
-        stderr: stdout.as_fd(),
-    });
+    let stdio =
+        LocalStdio::Pipes { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stdout.as_fd() };
+    let status = attachment.run(stdio).map(|ended| ended.status);
     drop(stdout);
     let mut data = Vec::new();
     output.read_to_end(&mut data).unwrap();
@@ -129,11 +128,41 @@ fn output_that_stays_open_is_not_waited_for_forever() {
 }
 
 #[test]
+fn output_of_what_is_left_behind_goes_on() {
+    let (attachment, mut shim) = attach(false);
+    let (stdin, _feed) = io::pipe().unwrap();
+    let (mut output, stdout) = io::pipe().unwrap();
+    let stdio =
+        LocalStdio::Pipes { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stdout.as_fd() };
+    let stream = &mut shim.streams[1];
+    stream::write_data(stream, b"own ").unwrap();
+    stream.write_all(&stream::LAST_WORDS.to_be_bytes()).unwrap();
+    stream::write_end(&mut shim.streams[2]).unwrap();
+    shim.exit(3);
+    let ended = attachment.run(stdio).unwrap();
+    assert_eq!(ended.status, ExitStatus::Exited(3));
+    let mut own = [0; 4];
+    output.read_exact(&mut own).unwrap();
+    assert_eq!(&own, b"own ");
+    let guest = thread::spawn(move || {
+        let stream = &mut shim.streams[1];
+        stream::write_data(stream, b"others'").unwrap();
+        stream::write_end(stream).unwrap();
+        shim
+    });
+    ended.left_behind.expect("the output is open").carry().unwrap();
+    drop((guest.join().unwrap(), stdout));
+    let mut rest = Vec::new();
+    output.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"others'");
+}
+
+#[test]
 fn a_shim_that_goes_away_is_an_error() {
     let (attachment, shim) = attach(false);
     drop(shim);
     let (status, _) = run_with_pipes(attachment);
     let error = status.unwrap_err();
     let source = std::error::Error::source(&error).unwrap().to_string();
-    assert!(source.contains("gone away"), "{error}: {source}");
+    assert!(source.contains("lost with its VM shim"), "{error}: {source}");
 }

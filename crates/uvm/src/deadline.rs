@@ -45,6 +45,8 @@ pub fn of_shim(request: &shim::Request) -> Duration {
             shim::Request::Attach(_) => ATTACH,
             shim::Request::Guest(request) => of(request),
             shim::Request::SyncNetwork => ANSWER,
+            // QEMU is asked a few things, then the guest.
+            shim::Request::Fit { .. } => ANSWER + ANSWER,
             shim::Request::Shutdown => SHUTDOWN,
         }
 }

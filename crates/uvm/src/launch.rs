@@ -18,7 +18,7 @@ pub const SUCCESS: &[u8] = b"\0OK\0";
 /// The most of an error that is read, in bytes.
 const MAX_VERDICT: u64 = 64 << 10;
 /// How long the shim may take in addition to the VM's boot.
-const MARGIN: Duration = Duration::from_secs(10);
+pub(crate) const MARGIN: Duration = Duration::from_secs(10);
 /// How often who waits is told that it still does.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -36,6 +36,8 @@ pub struct Launch {
     /// The network namespace whose interfaces the VM gets, by its path; without one the guest has
     /// only its loopback.
     pub network: Option<PathBuf>,
+    /// Control groups that the shim enters, with all that it starts.
+    pub cgroups: Vec<PathBuf>,
     /// A unix socket to which the serial console is also written.
     pub console: Option<PathBuf>,
     /// `tracing` filter for the shim's log.
@@ -96,7 +98,7 @@ pub fn launch(
 }
 
 /// Reads the pipe to its end.
-fn read_until(
+pub(crate) fn read_until(
     pipe: OwnedFd,
     until: Instant,
     waiting: &mut dyn FnMut(),

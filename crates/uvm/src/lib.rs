@@ -4,6 +4,7 @@
 
 mod attachment;
 mod connection;
+pub mod console;
 mod container;
 pub mod deadline;
 pub mod files;
@@ -12,10 +13,11 @@ mod mount_points;
 
 mod pump;
 mod signals;
+pub mod template;
 mod trees;
 mod vm;
 
-pub use attachment::{Attachment, LocalStdio};
+pub use attachment::{Attachment, Ended, LeftBehind, LocalStdio};
 pub use container::VmContainer;
 pub use launch::{Launch, SUCCESS};
 pub use vm::Vm;

@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use runhcs_protocol::stream::MAX_CHUNK;
+use runhcs_protocol::stream::{LAST_WORDS, MAX_CHUNK};
 use rustix::event::PollFlags;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -44,6 +44,14 @@ impl<'a> Local<'a> {
             }
         }
         Ok(Self::Borrowed { fd, socket: kind == FileType::Socket })
+    }
+
+    /// The caller's descriptor, if it is that which is used.
+    pub fn borrowed(&self) -> Option<BorrowedFd<'a>> {
+        match self {
+            Self::Borrowed { fd, .. } => Some(*fd),
+            Self::Own(_) => None,
+        }
     }
 
     fn read(&self, buffer: &mut [u8]) -> rustix::io::Result<usize> {
@@ -167,6 +175,8 @@ pub struct Outbound<'a> {
     /// What is left of the present chunk, in bytes.
     chunk: usize,
     state: OutState,
+    /// Whether all has come that the process itself wrote.
+    complete: bool,
 }
 
 /// How far a stream from the guest is.
@@ -185,7 +195,24 @@ pub enum OutState {
 impl<'a> Outbound<'a> {
     /// Nothing copied yet.
     pub fn new(local: Local<'a>) -> Self {
-        Self { local, buffer: Vec::new(), used: 0, chunk: 0, state: OutState::Copying }
+        Self {
+            local,
+            buffer: Vec::new(),
+            used: 0,
+            chunk: 0,
+            state: OutState::Copying,
+            complete: false,
+        }
+    }
+
+    /// The caller's descriptor, if it is that which is written to.
+    pub fn borrowed(&self) -> Option<BorrowedFd<'a>> {
+        self.local.borrowed()
+    }
+
+    /// Whether all is written that the process itself wrote. More may come from others.
+    pub fn is_complete(&self) -> bool {
+        self.complete || self.state != OutState::Copying
     }
 
     /// How far it is.
@@ -247,8 +274,13 @@ impl<'a> Outbound<'a> {
     fn parse(&mut self) {
         while self.state == OutState::Copying && self.chunk == 0 {
             let Some(header) = self.buffer[self.used..].first_chunk::<2>() else { return };
-            self.chunk = usize::from(u16::from_be_bytes(*header));
             self.used += 2;
+            let length = u16::from_be_bytes(*header);
+            if length == LAST_WORDS {
+                self.complete = true;
+                continue;
+            }
+            self.chunk = usize::from(length);
             if self.chunk == 0 {
                 self.state = OutState::Ended;
             }

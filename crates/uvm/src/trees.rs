@@ -1,6 +1,6 @@
 //! Opening the file trees that a container brings into the VM.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::{Mount, Spec};
@@ -9,8 +9,11 @@ use runhcs_protocol::shim::BindMount;
 use rustix::fs::{CWD, FileType};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
-use crate::connection::MAX_DESCRIPTORS;
 use crate::mount_points::MountPoints;
+
+/// May give the files in the detached mount of `mounts[index]`'s source other owners, before it is
+/// shared with a VM; says whether it does.
+pub type Prepare<'a> = dyn Fn(usize, BorrowedFd<'_>) -> Result<bool> + 'a;
 
 /// A container's trees: its root, then the sources of its bind mounts.
 pub struct Trees {
@@ -21,11 +24,12 @@ pub struct Trees {
 }
 
 /// Opens the root file system and the sources of all bind mounts, as the caller sees them.
+/// `prepare` is given each source's tree with the mount's index before anybody else sees it.
 ///
 /// # Errors
 /// What can't be opened, or can't be had in a VM: sockets, pipes and devices, for nobody in the
 /// guest is behind them, and mounts that are to reach the host.
-pub fn open(spec: &Spec) -> Result<Trees> {
+pub fn open(spec: &Spec, prepare: &Prepare<'_>) -> Result<Trees> {
     let root = spec.root().as_ref().ok_or_else(|| {
         Error::Unsupported("a container in a virtual machine needs a root file system".to_owned())
     })?;
@@ -44,6 +48,7 @@ pub fn open(spec: &Spec) -> Result<Trees> {
         refuse_propagation_to_host(index, mount)?;
         let tree = open_one(source, recursive)?;
         refuse_endpoint(index, source, &tree)?;
+        let is_mapped = prepare(index, tree.as_fd())?;
         let points = match &points {
             Some(points) => points,
             None => points.insert(
@@ -51,16 +56,9 @@ pub fn open(spec: &Spec) -> Result<Trees> {
                     .map_err(|error| Error::failed("cannot read /proc/self/mountinfo", error))?,
             ),
         };
-        let alone = !recursive || !points.any_below(&resolved(source)?);
+        let whole = !recursive || !points.any_below(&resolved(source)?);
         trees.mounts.push(tree);
-        trees.binds.push(BindMount { index, alone });
-    }
-    if trees.mounts.len() > MAX_DESCRIPTORS {
-        return Err(Error::Unsupported(format!(
-            "a container in a virtual machine can have {} bind mounts; this one has {}",
-            MAX_DESCRIPTORS - 1,
-            trees.binds.len()
-        )));
+        trees.binds.push(BindMount { index, shareable: whole && !is_mapped });
     }
     Ok(trees)
 }

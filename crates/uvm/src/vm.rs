@@ -10,17 +10,21 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::{Process, Spec};
 use runhcs_compute::{ContainerId, Error, Result};
 use runhcs_protocol::guest::{self, Failure, ProcessKey, TerminalSize};
-use runhcs_protocol::shim::{CreateContainer, Info, Reply, Request, StandIn};
+use runhcs_protocol::shim::{CreateContainer, Disk, Info, Reply, Request, StandIn};
+use runhcs_spec::GUEST_OVERHEAD_MIB;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::connection::{self, Answered, Failed};
+use crate::connection::{self, Answered, Failed, MAX_DESCRIPTORS};
 use crate::signals::Caught;
-use crate::{Attachment, Launch, files, launch, trees};
+use crate::trees::Prepare;
+use crate::{Attachment, Launch, console, files, launch, trees};
 
 /// How long a shim that was asked, or killed, may take to be gone with its VM.
 const GONE_DEADLINE: Duration = Duration::from_secs(5);
+/// The most of an obituary that is read, in bytes.
+const MAX_OBITUARY: u64 = 16 << 10;
 
 /// A connection point to a VM shim.
 #[derive(Clone, Debug)]
@@ -71,7 +75,39 @@ impl Vm {
 
     /// Whether the shim is alive: it holds its lock file as long as it is.
     pub fn is_alive(&self) -> Result<bool> {
-        let path = self.dir.join(files::LOCK);
+        self.is_locked(files::LOCK)
+    }
+
+    /// Why the VM has ended without anybody's having asked for it; `None` if it lives, or was shut
+    /// down. What the shim said of it, or if the shim was killed, what the console said last.
+    pub fn obituary(&self) -> Option<String> {
+        let alive = self.is_alive().ok()?;
+        let mut text = Vec::new();
+        let obituary = File::open(self.dir.join(files::OBITUARY))
+            .and_then(|file| file.take(MAX_OBITUARY).read_to_end(&mut text));
+        // It is written before anybody is told, by a shim that takes a moment more to end.
+        if !text.is_empty() {
+            return Some(String::from_utf8_lossy(&text).into_owned());
+        }
+        if alive {
+            return None;
+        }
+        if obituary.is_ok() {
+            return Some(self.with_console("the reason could not be written down"));
+        }
+        // A shim that ends by itself takes its socket away.
+        self.dir.join(files::SOCKET).symlink_metadata().ok()?;
+        Some(self.with_console("the VM shim was killed"))
+    }
+
+    fn with_console(&self, reason: &str) -> String {
+        let log = self.dir.join(files::CONSOLE);
+        let lines = console::last_lines(&log).unwrap_or_default();
+        reason.to_owned() + &console::excerpt(lines, &log)
+    }
+
+    fn is_locked(&self, file: &str) -> Result<bool> {
+        let path = self.dir.join(file);
         let failed = |error: std::io::Error| {
             Error::failed(format!("cannot examine the lock file {}", path.display()), error)
         };
@@ -88,17 +124,35 @@ impl Vm {
     }
 
     /// Creates a container in the VM: opens its root file system and the sources of its bind
-    /// mounts as detached mounts and hands them to the shim. Returns the init process's pid in
-    /// the guest's first pid namespace.
-    pub fn create_container(&self, id: &ContainerId, spec: &Spec) -> Result<u32> {
+    /// mounts as detached mounts, has `prepare` change the latter, and hands them to the shim,
+    /// with its disks. Returns the init process's pid in the guest's first pid namespace.
+    pub fn create_container(
+        &self,
+        id: &ContainerId,
+        spec: &Spec,
+        disks: &[(Disk, OwnedFd)],
+        prepare: &Prepare<'_>,
+    ) -> Result<u32> {
         let operation = format!("create container {id} in the virtual machine");
-        let trees = trees::open(spec)?;
+        let trees = trees::open(spec, prepare)?;
+        let count = trees.mounts.len() + disks.len();
+        if count > MAX_DESCRIPTORS {
+            return Err(Error::Unsupported(format!(
+                "a container in a virtual machine can have {} bind mounts and disks; this one has \
+                 {} and {}",
+                MAX_DESCRIPTORS - 1,
+                trees.binds.len(),
+                disks.len()
+            )));
+        }
         let request = Request::CreateContainer(Box::new(CreateContainer {
             id: id.clone(),
             spec: spec.clone(),
             mounts: trees.binds,
+            disks: disks.iter().map(|(disk, _)| *disk).collect(),
         }));
-        let descriptors: Vec<_> = trees.mounts.iter().map(AsFd::as_fd).collect();
+        let files = disks.iter().map(|(_, file)| file.as_fd());
+        let descriptors: Vec<_> = trees.mounts.iter().map(AsFd::as_fd).chain(files).collect();
         let answered = connection::ask(&self.dir, &request, &descriptors)
             .map_err(|error| self.error(&operation, error))?;
         match check(&operation, Some(id), answered.reply)? {
@@ -167,6 +221,20 @@ impl Vm {
         }
     }
 
+    /// Has the VM grow, if it must, so that a container can use up its limits.
+    ///
+    /// # Errors
+    /// If it may not grow so far; then nothing has changed.
+    pub(crate) fn fit(&self, id: &ContainerId, limits: guest::Hardware) -> Result<()> {
+        let operation = format!("have the virtual machine hold what container {id} may use");
+        let request = Request::Fit { limits, reserve_mib: GUEST_OVERHEAD_MIB };
+        let answered = self.ask(&operation, &request)?;
+        match check(&operation, Some(id), answered.reply)? {
+            guest::Reply::Done => Ok(()),
+            reply => Err(unexpected(&operation, &Reply::Guest(reply))),
+        }
+    }
+
     /// Stops the VM and waits until its shim is gone, killing it and its VM if it doesn't answer.
     /// Succeeds if there is none.
     pub fn shutdown(&self) -> Result<()> {
@@ -200,7 +268,7 @@ impl Vm {
         })
     }
 
-    /// Waits until neither the shim nor a process of its VM holds the lock.
+    /// Waits until neither the shim nor a process of its VM is left.
     fn wait_until_gone(&self, limit: Duration) -> Result<bool> {
         let until = Instant::now() + limit;
         if let Some(shim) = self.shim()? {
@@ -209,7 +277,7 @@ impl Vm {
             let _ = poll(&mut [PollFd::new(&shim, PollFlags::IN)], Some(&timeout));
         }
         // QEMU and the daemons are killed when the shim ends; that takes them some milliseconds.
-        while self.is_alive()? {
+        while self.is_alive()? || self.is_locked(files::LIFE)? {
             if Instant::now() > until {
                 return Ok(false);
             }
@@ -238,10 +306,8 @@ impl Vm {
             return Ok(None);
         };
         let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(None) };
-        // Held by a VM that lives, the lock file can't be naming a pid that was used again; but a
-        // process of the VM may hold it when the shim itself is gone.
-        let holds = self.is_alive()? && is_shim(pid);
-        Ok(holds.then_some(process))
+        // Of a shim that lives, the lock file can't be naming a pid that was used again.
+        Ok(self.is_alive()?.then_some(process))
     }
 
     fn ask(&self, operation: &str, request: &Request) -> Result<Answered> {
@@ -293,15 +359,14 @@ impl Vm {
                 operation: format!("the request to {operation}"),
                 seconds: allowed.as_secs(),
             },
+            Failed::NoShim => {
+                // Better than that there is none.
+                let error = self.obituary().map_or(Failed::NoShim, Failed::VmLost);
+                Error::failed(format!("cannot {operation}"), error)
+            }
             error => Error::failed(format!("cannot {operation}"), error),
         }
     }
-}
-
-/// Whether a process is a VM shim: what it was started as says so.
-fn is_shim(pid: Pid) -> bool {
-    let path = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
-    std::fs::read(path).is_ok_and(|line| line.split(|byte| *byte == 0).nth(1) == Some(b"serve"))
 }
 
 /// The guest agent's answer, with its failure as an error.

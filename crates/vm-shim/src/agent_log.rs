@@ -7,16 +7,18 @@ use runhcs_protocol::agent_log::{LogLevel, LogLine, cut};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::log;
+
 /// Puts a line of the agent's in the log.
 pub fn write(line: &LogLine) {
     let message = printable(&line.message);
     // An absent field is left out of the line.
     let container = line.container.as_ref().map(tracing::field::display);
     match line.level {
-        LogLevel::Error => tracing::error!(target: "guest", container, "{message}"),
-        LogLevel::Warn => tracing::warn!(target: "guest", container, "{message}"),
-        LogLevel::Info => tracing::info!(target: "guest", container, "{message}"),
-        LogLevel::Debug => tracing::debug!(target: "guest", container, "{message}"),
+        LogLevel::Error => tracing::error!(target: log::GUEST, container, "{message}"),
+        LogLevel::Warn => tracing::warn!(target: log::GUEST, container, "{message}"),
+        LogLevel::Info => tracing::info!(target: log::GUEST, container, "{message}"),
+        LogLevel::Debug => tracing::debug!(target: log::GUEST, container, "{message}"),
     }
 }
 
@@ -32,7 +34,8 @@ pub fn level(filter: &str) -> LogLevel {
     }
 }
 
-fn printable(text: &str) -> String {
+/// A text of the guest's, bounded, with control characters escaped.
+pub fn printable(text: &str) -> String {
     let text = cut(text);
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {

@@ -19,6 +19,7 @@ use tokio::net::UnixStream;
 
 use crate::agent::NoReply;
 use crate::pod::Pod;
+use crate::replies;
 use crate::server::Client;
 
 /// How long the guest agent may take to connect a stream.
@@ -83,7 +84,8 @@ async fn connect(pod: &Pod, open: &Open) -> anyhow::Result<std::os::unix::net::U
     }
     let mut body = vec![0; frame::body_length(header, frame::MAX_REPLY)?];
     socket.read_exact(&mut body).await.with_context(what)?;
-    frame::decode::<Opened>(&body).with_context(what)?.with_context(what)?;
+    let opened = frame::decode::<Opened>(&body).with_context(what)?;
+    opened.map_err(replies::presentable).with_context(what)?;
     Ok(socket.into_std()?)
 }
 

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::rc::Rc;
@@ -44,6 +45,11 @@ impl Console {
         serial.set_nonblocking(true)?;
         let serial = UnixStream::from_std(serial)?;
         Ok((Self { serial, dir: dir.clone(), log, logged: 0, viewer, tail }, qemu))
+    }
+
+    /// A descriptor to type into the console with.
+    pub fn keyboard(&self) -> anyhow::Result<OwnedFd> {
+        self.serial.as_fd().try_clone_to_owned().context("cannot copy the console's socket")
     }
 
     /// Copies what the guest writes until QEMU ends.

@@ -8,6 +8,14 @@ pub fn make_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
     set_attributes(mount, 0, libc::MOUNT_ATTR_RDONLY, 0)
 }
 
+/// Makes the mount, and all that is mounted in it, read-only and of no use for gaining privileges,
+/// but for a `device` that it may be.
+pub fn make_harmless(mount: BorrowedFd<'_>, device: bool) -> io::Result<()> {
+    let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID;
+    let attributes = if device { attributes } else { attributes | libc::MOUNT_ATTR_NODEV };
+    set_attributes(mount, libc::AT_RECURSIVE, attributes, 0)
+}
+
 /// Stops the mount, and all that is mounted in it, from following what the host mounts there, and
 /// the host from following us.
 pub fn make_private(mount: BorrowedFd<'_>) -> io::Result<()> {

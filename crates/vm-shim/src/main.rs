@@ -10,11 +10,14 @@ use clap::{Parser, Subcommand};
 mod agent;
 mod agent_log;
 mod attach;
+mod capabilities;
 mod child;
 mod console;
 mod daemon;
 mod detached;
+mod disks;
 mod frames;
+mod growth;
 mod inherit;
 mod log;
 mod lost;
@@ -22,11 +25,13 @@ mod machine;
 mod network;
 mod pod;
 mod qemu;
+mod replies;
 mod serve;
 mod server;
 mod share;
 mod sockets;
 mod tail;
+mod template;
 mod verdict;
 mod virtiofs;
 mod vm_dir;
@@ -44,9 +49,14 @@ struct Cli {
 enum Command {
     /// Serves a VM; its description is read from standard input.
     Serve,
+    /// Makes a template; which one is read from standard input. Prints its id.
+    Template,
     /// Serves the VM's share tree.
     #[command(hide = true)]
     Virtiofs(virtiofs::Options),
+    /// Becomes QEMU, without privileges.
+    #[command(hide = true)]
+    Qemu(qemu::ConfinedOptions),
     /// Finds out whether KVM works.
     #[command(hide = true)]
     KvmProbe,
@@ -56,7 +66,9 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         // It has said what there is to say, to its log and to whoever launched it.
         Command::Serve => return serve::run().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
+        Command::Template => return template::run(),
         Command::Virtiofs(options) => virtiofs::run(&options),
+        Command::Qemu(options) => qemu::run_confined(&options),
         Command::KvmProbe => qemu::run_kvm_probe(),
     };
     match result {

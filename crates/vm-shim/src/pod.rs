@@ -2,23 +2,41 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use oci_spec::runtime::{Mount, Spec};
 use runhcs_compute::ContainerId;
-use runhcs_protocol::guest::{self, Failure, ProcessKey, Reply, Request};
-use runhcs_protocol::shim::{BindMount, CreateContainer, Info, StandIn};
+use runhcs_protocol::guest::{self, DiskPurpose, Failure, ProcessKey, Reply, Request};
+use runhcs_protocol::shim::{BindMount, CreateContainer, Disk, Info, StandIn};
 use runhcs_uvm::deadline;
 use tokio::sync::Mutex;
 
 use crate::agent::{Agent, NoReply};
+use crate::disks::{Disks, Uses};
+use crate::growth::Growth;
 use crate::lost::Lost;
 use crate::network::Link;
 use crate::share::{ShareTree, Shared, Tree};
 use crate::vsock::Dialer;
 
-/// A container's trees, as long as it exists. Locked while it is being created or deleted.
-type Slot = Rc<Mutex<Option<Shared>>>;
+/// What a container has of the host, as long as it exists. Locked while it is being created or
+/// deleted.
+type Slot = Rc<Mutex<Option<Brought>>>;
+
+struct Brought {
+    disks: Uses,
+    /// Shared until it is dropped.
+    _trees: Shared,
+}
+
+/// What of the VM's hardware comes and goes.
+pub struct Hardware {
+    /// Its disks.
+    pub disks: Disks,
+    /// Its memory and processors.
+    pub growth: Growth,
+}
 
 /// The pod in the VM.
 pub struct Pod {
@@ -32,6 +50,7 @@ pub struct Pod {
     pub info: Info,
     network: Option<Rc<Link>>,
     share: RefCell<ShareTree>,
+    hardware: Hardware,
     containers: RefCell<HashMap<ContainerId, Slot>>,
     processes: RefCell<HashMap<ProcessKey, Process>>,
 }
@@ -53,6 +72,7 @@ impl Pod {
         lost: Lost,
         info: Info,
         share: ShareTree,
+        hardware: Hardware,
         network: Option<Rc<Link>>,
     ) -> Self {
         Self {
@@ -62,42 +82,41 @@ impl Pod {
             info,
             network,
             share: RefCell::new(share),
+            hardware,
             containers: RefCell::default(),
             processes: RefCell::default(),
         }
     }
 
-    /// Shares a container's trees and creates it in the guest. Undone if it fails.
+    /// Shares a container's trees, plugs its disks in and creates it in the guest. Undone if it
+    /// fails. `descriptors` are what came with the request.
     pub async fn create(
         &self,
         request: CreateContainer,
-        trees: Vec<std::os::fd::OwnedFd>,
+        descriptors: Vec<OwnedFd>,
     ) -> Result<Reply, NoReply> {
-        let CreateContainer { id, mut spec, mounts } = request;
+        let CreateContainer { id, mut spec, mounts, disks } = request;
         let slot = self.containers.borrow_mut().entry(id.clone()).or_default().clone();
         let result = async {
             let mut slot = slot.lock().await;
             if slot.is_some() {
                 return Err(refuse(format!("container {id} exists in the virtual machine")));
             }
-            let shared = self.share(&mut spec, &mounts, trees)?;
-            let terminal = spec.process().as_ref().and_then(|p| p.terminal()).unwrap_or(false);
-            let create =
-                Request::CreateContainer(Box::new(guest::CreateContainer { id: id.clone(), spec }));
-            match self.agent.call(&create, deadline::of(&create)).await {
-                Ok(reply @ Reply::Process { exec: None, pid }) => {
-                    let key = ProcessKey { container: id.clone(), exec: None };
-                    self.add_process(key, terminal, pid);
-                    *slot = Some(shared);
+            if descriptors.len() != 1 + mounts.len() + disks.len() {
+                return Err(malformed("the number of descriptors doesn't match their uses"));
+            }
+            let mut trees = descriptors;
+            let files = trees.split_off(1 + mounts.len());
+            let shared = self.share(&mut spec, &mounts, trees, has_scratch(&disks))?;
+            let plugged = self.hardware.disks.plug(disks.into_iter().zip(files).collect()).await;
+            let disks = plugged.map_err(|error| refuse(format!("{error:#}")))?;
+            match self.create_in_guest(&id, spec, &disks).await {
+                Ok(reply) => {
+                    *slot = Some(Brought { disks, _trees: shared });
                     Ok(reply)
                 }
-                Ok(reply) => Err(unexpected(&reply)),
                 Err(error) => {
-                    if let NoReply::Failed(_) = error {
-                        // It may have been late rather than failed, and still use the trees.
-                        let delete = Request::DeleteContainer(id.clone());
-                        let _ = self.agent.call(&delete, deadline::of(&delete)).await;
-                    }
+                    self.hardware.disks.release(disks).await;
                     Err(error)
                 }
             }
@@ -107,7 +126,34 @@ impl Pod {
         result
     }
 
-    /// Deletes a container in the guest, then stops sharing its trees.
+    async fn create_in_guest(
+        &self,
+        id: &ContainerId,
+        spec: Spec,
+        disks: &Uses,
+    ) -> Result<Reply, NoReply> {
+        let terminal = spec.process().as_ref().and_then(|p| p.terminal()).unwrap_or(false);
+        let create = guest::CreateContainer { id: id.clone(), spec, disks: disks.for_guest() };
+        let create = Request::CreateContainer(Box::new(create));
+        match self.agent.call(&create, deadline::of(&create)).await {
+            Ok(reply @ Reply::Process { exec: None, pid }) => {
+                let key = ProcessKey { container: id.clone(), exec: None };
+                self.add_process(key, terminal, pid);
+                Ok(reply)
+            }
+            Ok(reply) => Err(unexpected(&reply)),
+            Err(error) => {
+                if let NoReply::Failed(_) = error {
+                    // It may have been late rather than failed, and still use what it was given.
+                    let delete = Request::DeleteContainer(id.clone());
+                    let _ = self.agent.call(&delete, deadline::of(&delete)).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Deletes a container in the guest, then takes back what it had of the host.
     pub async fn delete(&self, id: &ContainerId) -> Result<Reply, NoReply> {
         let slot = self.containers.borrow_mut().entry(id.clone()).or_default().clone();
         let result = async {
@@ -118,13 +164,21 @@ impl Pod {
                 Ok(reply) => return Err(unexpected(&reply)),
                 Err(error) => return Err(error),
             }
-            *slot = None;
+            if let Some(brought) = slot.take() {
+                self.hardware.disks.release(brought.disks).await;
+            }
             self.processes.borrow_mut().retain(|key, _| key.container != *id);
             Ok(Reply::Done)
         }
         .await;
         self.forget_if_unused(id, slot);
         result
+    }
+
+    /// Has the VM grow, if it must, to what a container's limits come to.
+    pub async fn fit(&self, limits: guest::Hardware, reserve_mib: u64) -> Result<Reply, NoReply> {
+        let fitted = self.hardware.growth.fit(limits, reserve_mib).await;
+        fitted.map(|()| Reply::Done).map_err(|error| refuse(format!("{error:#}")))
     }
 
     /// Has the guest follow the pod's network.
@@ -151,7 +205,12 @@ impl Pod {
             let Reply::Process { exec: exec @ Some(_), pid } = reply else {
                 return Err(unexpected(&reply));
             };
-            self.add_process(ProcessKey { container, exec }, terminal, pid);
+            let key = ProcessKey { container, exec };
+            if self.processes.borrow().contains_key(&key) {
+                // Somebody else's process would be handed out.
+                return Err(unexpected(&Reply::Process { exec, pid }));
+            }
+            self.add_process(key, terminal, pid);
         }
         Ok(reply)
     }
@@ -204,24 +263,21 @@ impl Pod {
         &self,
         spec: &mut Spec,
         mounts: &[BindMount],
-        trees: Vec<std::os::fd::OwnedFd>,
+        trees: Vec<OwnedFd>,
+        read_only: bool,
     ) -> Result<Shared, NoReply> {
-        let malformed = |what: &str| refuse(format!("malformed request: {what}"));
-        if trees.len() != mounts.len() + 1 {
-            return Err(malformed("the number of descriptors doesn't match the mounts"));
-        }
         let mut trees = trees.into_iter();
         let rootfs = trees.next().ok_or_else(|| malformed("no root file system"))?;
-        let rootfs = Tree { mount: rootfs, read_only: false, follows_host: false, alone: false };
+        let rootfs = Tree { mount: rootfs, read_only, follows_host: false, shareable: false };
         let mut shared_mounts = Vec::new();
-        for (BindMount { index, alone }, mount) in mounts.iter().zip(trees) {
+        for (BindMount { index, shareable }, mount) in mounts.iter().zip(trees) {
             let entry = spec.mounts().as_ref().and_then(|mounts| mounts.get(*index));
             let entry = entry.ok_or_else(|| malformed("no such mount"))?;
             shared_mounts.push(Tree {
                 mount,
                 read_only: is_read_only(entry),
                 follows_host: follows_host(entry),
-                alone: *alone,
+                shareable: *shareable,
             });
         }
         let shared = self
@@ -263,6 +319,16 @@ fn is_read_only(mount: &Mount) -> bool {
 fn follows_host(mount: &Mount) -> bool {
     let options = mount.options().as_deref().unwrap_or_default();
     options.iter().any(|option| matches!(option.as_str(), "slave" | "rslave"))
+}
+
+/// Whether what is written to the root file system goes to a disk. The host's files stay as they
+/// are, then.
+fn has_scratch(disks: &[Disk]) -> bool {
+    disks.iter().any(|disk| disk.purpose == DiskPurpose::Scratch)
+}
+
+fn malformed(what: &str) -> NoReply {
+    refuse(format!("malformed request: {what}"))
 }
 
 fn refuse(message: String) -> NoReply {

@@ -1,7 +1,8 @@
 //! `serve`: the life of the VM shim.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::rc::Rc;
 
 use anyhow::{Context, bail};
@@ -62,7 +63,18 @@ fn prepare() -> anyhow::Result<(Launch, log::Options)> {
         log_json: launch.log_json,
     };
     log::init(&log)?;
+    for group in &launch.cgroups {
+        enter(group).with_context(|| format!("cannot enter the cgroup {}", group.display()))?;
+    }
     Ok((launch, log))
+}
+
+/// Has this process, which has one thread, and what it starts count in a control group.
+fn enter(group: &Path) -> std::io::Result<()> {
+    // Of version 1: to move a thread, the kernel waits for no others (cgroups(7)).
+    let tasks = group.join("tasks");
+    let file = if tasks.exists() { tasks } else { group.join("cgroup.procs") };
+    std::fs::OpenOptions::new().write(true).open(file)?.write_all(b"0")
 }
 
 async fn live(launch: Launch, log: log::Options, verdict: Verdict) -> anyhow::Result<()> {
@@ -116,6 +128,9 @@ async fn until_the_end(
     let client = tokio::select! {
         what = machine.ended(&pod.lost) => {
             tracing::error!(reason = what, "the virtual machine is lost");
+            if let Err(error) = dir.write_obituary(&what) {
+                tracing::warn!(error = format!("{error:#}"), "commands won't know why");
+            }
             pod.lost.declare(what.clone());
             machine.clear().await;
             give_clients_time().await;

@@ -37,15 +37,20 @@ pub struct Namespace {
     root: PathBuf,
 }
 
+/// Enters a new mount namespace. What is mounted in it doesn't reach the host.
+pub fn leave_the_hosts_mounts() -> anyhow::Result<()> {
+    nix::sched::unshare(CloneFlags::CLONE_NEWNS)
+        .context("cannot enter a new mount namespace; the VM shim has to run as root")?;
+    // What the host unmounts isn't kept alive by us.
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+        .context("cannot detach the mount namespace from the host's")
+}
+
 impl Namespace {
     /// Enters a new mount namespace and prepares the share tree in it, over `mount_point`, which
     /// is any directory: the host doesn't see what is mounted there.
     pub fn enter(mount_point: &Path) -> anyhow::Result<Self> {
-        nix::sched::unshare(CloneFlags::CLONE_NEWNS)
-            .context("cannot enter a new mount namespace; the VM shim has to run as root")?;
-        // Our mounts don't reach the host, but what the host unmounts isn't kept alive by us.
-        mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-            .context("cannot detach the mount namespace from the host's")?;
+        leave_the_hosts_mounts()?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         mount("runhcs-vm", mount_point, "tmpfs", flags, Some(ROOT_OPTIONS))
             .context("cannot mount the VM's private tmpfs")?;
@@ -105,8 +110,8 @@ pub struct Tree {
     pub read_only: bool,
     /// Whether what the host mounts in it later is seen in the guest too.
     pub follows_host: bool,
-    /// Whether nothing else is mounted in it.
-    pub alone: bool,
+    /// Whether it can be one with the same source of another container.
+    pub shareable: bool,
 }
 
 /// Which files a tree shows, and how.
@@ -136,7 +141,7 @@ impl ShareTree {
     /// A volume that is shared already, or a new one.
     fn volume(&mut self, tree: Tree) -> anyhow::Result<Rc<Share>> {
         self.volumes.retain(|_, volume| volume.strong_count() > 0);
-        if !tree.alone || tree.follows_host {
+        if !tree.shareable || tree.follows_host {
             return Ok(Rc::new(self.mount(tree)?));
         }
         let origin = tree.origin()?;
@@ -267,10 +272,15 @@ impl Drop for Share {
     }
 }
 
-/// Enters a mount namespace in which there is nothing but the share tree at `share`, read-only,
-/// and whatever is attached to it later. For the virtiofs daemon.
+/// Enters namespaces of its own, with nothing in that of mounts but the share tree at `share`,
+/// read-only, and whatever is attached to it later. For the virtiofs daemon.
 pub fn confine_to(share: &Path) -> anyhow::Result<()> {
-    nix::sched::unshare(CloneFlags::CLONE_NEWNS).context("cannot enter a new mount namespace")?;
+    let flags = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWCGROUP;
+    nix::sched::unshare(flags).context("cannot enter new namespaces")?;
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .context("cannot make the mount namespace a receiver")?;
     let flags = MountFlags::BIND

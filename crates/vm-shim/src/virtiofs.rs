@@ -2,7 +2,10 @@
 //! nothing else.
 //!
 //! Files keep the owners, modes and attributes they have on the host: the guest's users are the
-//! host's. So the daemon has the capabilities that root has over files, and no others.
+//! host's. So the daemon has the capabilities that root has over files, and no others; and it can
+//! make the system calls that serving files takes, and no others.
+
+mod filter;
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -14,8 +17,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use rustix::fs::CWD;
+use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CapabilitySet, CapabilitySets};
+use rustix::thread::CapabilitySet;
 use vhost::vhost_user::{Error as VhostError, Listener};
 use vhost_user_backend::{Error as DaemonError, VhostUserDaemon};
 use virtiofsd::passthrough::{CachePolicy, Config, PassthroughFs};
@@ -24,7 +29,7 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::inherit::Inherit;
 use crate::sockets::waiting_connection;
-use crate::{daemon, log, share};
+use crate::{capabilities, daemon, log, share};
 
 /// How long the guest may use what it knows of a file before it asks again. What the host changes
 /// in a volume is seen within this time.
@@ -81,8 +86,9 @@ pub fn spawn(
         .env_clear()
         .stdin(Stdio::null())
         .stdout(Stdio::null());
-    daemon::die_with_us(&mut command);
-    let child = command.spawn().context("cannot start the virtiofs daemon")?;
+    let child = daemon::die_with_us(&mut command)
+        .and_then(|()| daemon::spawn_in_pid_namespace(&mut command))
+        .context("cannot start the virtiofs daemon")?;
     drop((listener_fd, lock));
     Ok((child, qemu))
 }
@@ -94,7 +100,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     // SAFETY: nothing in this process owns a descriptor yet but standard input, output and error.
     let listener = unsafe { OwnedFd::from_raw_fd(options.listener) };
     let listener = UnixListener::from(listener);
-    let proc_fds = File::open("/proc/self/fd").context("cannot open /proc/self/fd")?;
+    // A mount of its own, from which no `..` leads to the rest of the host's /proc.
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let proc_fds = open_tree(CWD, "/proc/self/fd", flags).context("cannot open /proc/self/fd")?;
 
     let descriptors = raise_open_files().context("cannot raise the limit of open files")?;
     let guest_fd_limit = descriptors
@@ -104,7 +112,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     share::confine_to(&options.share)?;
     // The guest says what mode a new file gets.
     rustix::process::umask(rustix::fs::Mode::empty());
-    drop_capabilities().context("cannot drop capabilities")?;
+    capabilities::keep(CAPABILITIES).context("cannot drop capabilities")?;
 
     let fs = PassthroughFs::new(Config {
         entry_timeout: CACHE,
@@ -112,13 +120,14 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         cache_policy: CachePolicy::Auto,
         root_dir: "/".to_owned(),
         xattr: true,
-        proc_sfd_rawfd: Some(proc_fds),
+        proc_sfd_rawfd: Some(File::from(proc_fds)),
         // Each mount gets a device number of its own in the guest, as it has on the host.
         announce_submounts: true,
         guest_fd_limit,
         ..Config::default()
     })
     .context("cannot open the share tree")?;
+    filter::load()?;
     let backend = VhostUserFsBackendBuilder::default()
         .build(fs)
         .map_err(|error| anyhow::anyhow!("cannot make the virtiofs device: {error}"))?;
@@ -148,21 +157,4 @@ fn raise_open_files() -> rustix::io::Result<u64> {
     };
     // Without the right to go beyond the hard limit, that has to do.
     set(wanted).or_else(|error| before.maximum.map_or(Err(error), set))
-}
-
-fn drop_capabilities() -> rustix::io::Result<()> {
-    rustix::thread::set_no_new_privs(true)?;
-    for capability in CapabilitySet::all().difference(CAPABILITIES).iter() {
-        match rustix::thread::remove_capability_from_bounding_set(capability) {
-            // A capability that this kernel doesn't have.
-            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    let sets = CapabilitySets {
-        effective: CAPABILITIES,
-        permitted: CAPABILITIES,
-        inheritable: CapabilitySet::empty(),
-    };
-    rustix::thread::set_capabilities(None, sets)
 }

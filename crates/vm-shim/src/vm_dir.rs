@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -64,9 +64,16 @@ impl VmDir {
         &self.path
     }
 
-    /// The lock. Who inherits the descriptor holds the lock as well.
-    pub fn lock(&self) -> BorrowedFd<'_> {
-        self.lock.as_fd()
+    /// A lock that the VM's processes inherit, so that others know when the last one has ended.
+    /// It is not the shim's own, and can't be written, for its holders aren't trusted.
+    pub fn life(&self) -> anyhow::Result<OwnedFd> {
+        let what = || format!("cannot lock {}", self.path.join(files::LIFE).display());
+        let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o600);
+        let life = rustix::fs::openat(&self.directory, files::LIFE, flags, mode);
+        let life = life.with_context(what)?;
+        rustix::fs::flock(&life, FlockOperation::NonBlockingLockExclusive).with_context(what)?;
+        Ok(life)
     }
 
     /// Listens on the VM's socket.
@@ -84,6 +91,12 @@ impl VmDir {
         rustix::fs::openat(&self.directory, name, flags, Mode::from_raw_mode(0o600))
             .map(File::from)
             .with_context(|| format!("cannot create {}", self.path.join(name).display()))
+    }
+
+    /// Leaves word for later commands of why the VM has ended.
+    pub fn write_obituary(&self, reason: &str) -> anyhow::Result<()> {
+        let what = || format!("cannot write {}", self.path.join(files::OBITUARY).display());
+        self.create_log(files::OBITUARY)?.write_all(reason.as_bytes()).with_context(what)
     }
 
     /// Gives a file in the directory another name, replacing what has it.

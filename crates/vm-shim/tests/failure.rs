@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use runhcs_compute::{ComputeSystem, Scope, Signal, Status};
 use runhcs_spec::Accelerator;
 use runhcs_uvm::{Vm, VmContainer};
-use support::{Pod, SHIM, chain, fake_image, image, rootfs, spec};
+use support::{Pod, SHIM, chain, fake_image, image, process, rootfs, spec};
 
 /// The error of a launch that must fail; nothing is left of it.
 fn launch_error(pod: &Pod) -> String {
@@ -115,7 +115,8 @@ fn agents_that_do_not_come_up() {
 
     let mut pod = fake(image.path(), "silent");
     pod.launch.options.boot_timeout_seconds = 15;
-    let viewer = pod.dir.path().join("viewer");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let viewer = elsewhere.path().join("viewer");
     let listener = std::os::unix::net::UnixListener::bind(&viewer).unwrap();
     pod.launch.console = Some(viewer);
     let error = launch_error(&pod);
@@ -150,10 +151,12 @@ fn agents_that_misbehave_later() {
     // The link is closed when something is asked.
     let pod = fake(image.path(), "close");
     let vm = pod.launch();
-    let error =
-        chain(&vm.create_container(&id, &spec(root.path(), &["true"], vec![])).unwrap_err());
+    let error = chain(
+        &vm.create_container(&id, &spec(root.path(), &["true"], vec![]), &[], &|_, _| Ok(false))
+            .unwrap_err(),
+    );
     assert!(error.contains("connection to the guest agent was lost"), "{error}");
-    pod.assert_gone(Duration::from_secs(1));
+    pod.assert_gone(Duration::from_secs(5));
 
     // The host listens for the agent once.
     let pod = fake(image.path(), "second-link");
@@ -173,8 +176,10 @@ fn agents_that_misbehave_later() {
     // Nonsense is refused.
     let pod = fake(image.path(), "nonsense");
     let vm = pod.launch();
-    let error =
-        chain(&vm.create_container(&id, &spec(root.path(), &["true"], vec![])).unwrap_err());
+    let error = chain(
+        &vm.create_container(&id, &spec(root.path(), &["true"], vec![]), &[], &|_, _| Ok(false))
+            .unwrap_err(),
+    );
     assert!(error.contains("makes no sense"), "{error}");
     let container = VmContainer { vm, id: id.clone() };
     assert!(chain(&container.status().unwrap_err()).contains("makes no sense"));
@@ -197,6 +202,62 @@ fn agents_that_misbehave_later() {
     assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
     let error = chain(&waiting.join().unwrap().unwrap_err());
     assert!(error.contains("stopped"), "{error}");
+}
+
+#[test]
+fn agents_that_lie() {
+    let Some(image) = image() else { return };
+    let image = fake_image(&image);
+    let root = rootfs();
+    let id = "c".parse().unwrap();
+    let create = |vm: &Vm| {
+        chain(
+            &vm.create_container(&id, &spec(root.path(), &["true"], vec![]), &[], &|_, _| {
+                Ok(false)
+            })
+            .unwrap_err(),
+        )
+    };
+
+    // An answer to what nobody has asked ends the VM.
+    let pod = fake(image.path(), "stray");
+    let error = create(&pod.launch());
+    assert!(error.contains("question 4096, which nobody has asked"), "{error}");
+    pod.assert_gone(Duration::from_secs(5));
+    assert!(Vm::at(pod.dir.path()).obituary().unwrap().contains("question 4096"));
+
+    // What it says can't fool a terminal.
+    let pod = fake(image.path(), "escapes");
+    let error = create(&pod.launch());
+    assert!(error.contains(r"\u{1b}[2Jcleared\nrunhcs: all is well"), "{error:?}");
+
+    // Nor can it give one process's number to another, or end one by a signal that isn't there.
+    let pod = fake(image.path(), "same-process");
+    let vm = pod.launch();
+    vm.create_process(&id, &process(&["true"])).unwrap();
+    let error = chain(&vm.create_process(&id, &process(&["true"])).unwrap_err());
+    assert!(error.contains("makes no sense"), "{error}");
+    let container = VmContainer { vm, id: id.clone() };
+    assert!(chain(&container.processes().unwrap_err()).contains("makes no sense"));
+
+    // A flood neither fills the log nor keeps others from being served.
+    let pod = fake(image.path(), "flood");
+    let vm = pod.launch();
+    let container = VmContainer { vm: vm.clone(), id: id.clone() };
+    for _ in 0..50 {
+        assert_eq!(container.status().unwrap(), Status::Running);
+        vm.info().unwrap();
+    }
+    let until = Instant::now() + Duration::from_secs(60);
+    let log = pod.dir.path().join("shim.log");
+    let size = || std::fs::metadata(&log).unwrap().len();
+    while size() < 4 << 20 {
+        assert!(Instant::now() < until, "{} bytes were logged", size());
+        thread::sleep(Duration::from_millis(50));
+    }
+    thread::sleep(Duration::from_millis(500));
+    assert!(size() < 5 << 20, "{} bytes were logged", size());
+    vm.shutdown().unwrap();
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn stdio_exit_codes_and_signals() {
         stdout: stdout.as_fd(),
         stderr: stdout.as_fd(),
     };
-    let status = attachment.run(stdio).unwrap();
+    let status = attachment.run(stdio).unwrap().status;
     assert_ne!(status, ExitStatus::Exited(0));
     yes.delete().unwrap();
     let (left, attachment) = start(&vm, "left", &spec(root.path(), &["sleep", "1000"], vec![]));
@@ -134,9 +134,37 @@ fn a_host_mount_is_not_kept_busy() {
     let pids = pod.processes();
     for (pid, name) in pids {
         let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
-        let allowed = |line: &str| line.contains("runhcs-vm") || line.contains("runhcs-share");
+        let allowed = |line: &str| {
+            ["runhcs-vm", "runhcs-share", "runhcs-qemu"].iter().any(|n| line.contains(n))
+        };
         let others: Vec<&str> = mounts.lines().filter(|line| !allowed(line)).collect();
         assert!(others.is_empty(), "{name} sees {others:?}");
+    }
+}
+
+#[test]
+fn a_vm_enters_control_groups_of_both_versions() {
+    let Some(image) = image() else { return };
+    let mut pod = Pod::new(&image);
+    let name = pod.launch.host_id.to_string();
+    let unified = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
+    let unified = unified.into_iter().find(|root| root.join("cgroup.procs").exists());
+    let v1 = Some(Path::new("/sys/fs/cgroup/freezer")).filter(|root| root.join("tasks").exists());
+    let groups: Vec<_> = [unified, v1].into_iter().flatten().map(|root| root.join(&name)).collect();
+    assert!(!groups.is_empty(), "there are no control groups here");
+    for group in &groups {
+        std::fs::create_dir(group).unwrap();
+    }
+    pod.launch.cgroups = groups.clone();
+    let vm = pod.launch();
+    for (pid, what) in pod.processes() {
+        let own = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let entered = own.lines().filter(|line| line.ends_with(&format!(":/{name}"))).count();
+        assert_eq!(entered, groups.len(), "{what}: {own}");
+    }
+    vm.shutdown().unwrap();
+    for group in &groups {
+        std::fs::remove_dir(group).unwrap();
     }
 }
 

@@ -1,30 +1,46 @@
 //! Limits that share a control file: changing one of them must not change the other.
 
+use std::path::Path;
+
 use oci_spec::runtime::LinuxResources;
 use runhcs_compute::Result;
 
-use super::{Cgroup, CgroupPaths};
+use super::{Cgroup, CgroupPaths, v1};
 use crate::error::Context;
 
 impl Cgroup {
-    /// Adds what `resources` doesn't say to what it does, where version 2 has one file for both:
-    /// `cpu.max` holds the quota and the period.
+    /// Adds what `resources` doesn't say to what it does, where one place holds both: the quota and
+    /// the period are in `cpu.max` of version 2, and systemd reckons with both.
     pub(crate) fn complete(&self, resources: &LinuxResources) -> Result<LinuxResources> {
         let mut resources = resources.clone();
-        let CgroupPaths::V2(path) = &self.0 else { return Ok(resources) };
         let Some(cpu) = resources.cpu_mut() else { return Ok(resources) };
         let quota = cpu.quota().filter(|quota| *quota != 0);
         let period = cpu.period().filter(|period| *period != 0);
         if quota.is_some() == period.is_some() {
             return Ok(resources);
         }
-        let file = path.join("cpu.max");
-        let text = std::fs::read_to_string(&file)
-            .context(|| format!("read what is set in {}", file.display()))?;
-        let (old_quota, old_period) = parse(&text);
+        let Some((old_quota, old_period)) = self.quota_and_period()? else { return Ok(resources) };
         cpu.set_quota(quota.or(old_quota));
         cpu.set_period(period.or(old_period));
         Ok(resources)
+    }
+
+    /// What is set now, where setting one of them takes both.
+    fn quota_and_period(&self) -> Result<Option<(Option<i64>, Option<u64>)>> {
+        let read = |file: &Path| {
+            std::fs::read_to_string(file)
+                .context(|| format!("read what is set in {}", file.display()))
+        };
+        match &self.paths {
+            CgroupPaths::V2(path) => read(&path.join("cpu.max")).map(|text| Some(parse(&text))),
+            CgroupPaths::V1(paths) if self.scope.is_some() => {
+                let Some(path) = v1::directory(paths, "cpu") else { return Ok(None) };
+                let quota = read(&path.join("cpu.cfs_quota_us"))?.trim().parse().ok();
+                let period = read(&path.join("cpu.cfs_period_us"))?.trim().parse().ok();
+                Ok(Some((quota, period)))
+            }
+            _ => Ok(None),
+        }
     }
 }
 
@@ -42,7 +58,7 @@ mod tests {
     #[test]
     fn one_half_keeps_the_other() {
         let directory = tempfile::tempdir().unwrap();
-        let cgroup = Cgroup(CgroupPaths::V2(directory.path().to_owned()));
+        let cgroup = Cgroup { paths: CgroupPaths::V2(directory.path().to_owned()), scope: None };
         let complete = |set: &str, json: &str| {
             std::fs::write(directory.path().join("cpu.max"), set).unwrap();
             let resources = cgroup.complete(&serde_json::from_str(json).unwrap()).unwrap();

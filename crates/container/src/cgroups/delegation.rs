@@ -1,17 +1,50 @@
 //! Control groups of ordinary users: used where the caller may make them, done without where not
 //! and where nothing needs them.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
 use runhcs_compute::{ContainerId, Result};
+use runhcs_systemd::Whose;
 use rustix::fs::{Access, AtFlags, CWD};
 
-use super::{CgroupPaths, Limits, MOUNT_POINT, v1, v2};
+use super::{
+    Cgroup, CgroupDriver, CgroupPaths, Limits, MOUNT_POINT, ScopeOptions, systemd, v1, v2,
+};
 use crate::error::{Context, invalid};
 use crate::rootfs::mounts::PlannedMount;
 use crate::rootfs::options::attr;
 use crate::rootfs::resolve::Root;
+
+/// What is asked for.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    pub id: &'a ContainerId,
+    /// `linux.cgroupsPath`
+    pub path: Option<&'a Path>,
+    /// `linux.resources`
+    pub resources: Option<&'a LinuxResources>,
+    pub annotations: Option<&'a HashMap<String, String>>,
+    pub driver: CgroupDriver,
+    /// Do without control groups if the caller may not make any and nothing needs them.
+    pub rootless: bool,
+}
+
+/// A container's control groups before they exist.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub cgroup: Cgroup,
+    /// Set if systemd is to make them.
+    pub scope: Option<ScopeOptions>,
+    pub limits: Limits,
+}
+
+impl Planned {
+    fn directories(paths: CgroupPaths, limits: Limits) -> Self {
+        Self { cgroup: Cgroup { paths, scope: None }, scope: None, limits }
+    }
+}
 
 /// The control groups and the limits for a container. With `rootless` there are none if the caller
 /// may not make any, and devices aren't restricted: that takes privilege, and what an ordinary
@@ -19,29 +52,31 @@ use crate::rootfs::resolve::Root;
 ///
 /// # Errors
 /// Names the field that is wrong, or that takes control groups which can't be had.
-pub(crate) fn plan(
-    id: &ContainerId,
-    configured: Option<&Path>,
-    resources: Option<&LinuxResources>,
-    rootless: bool,
-) -> Result<(CgroupPaths, Limits)> {
-    let paths = CgroupPaths::new(id, configured)?;
+pub(crate) fn plan(request: &Request<'_>) -> Result<Planned> {
+    let Request { id, path, resources, rootless, .. } = *request;
+    if request.driver == CgroupDriver::Systemd {
+        let whose = if rootless { Whose::User } else { Whose::System };
+        let (cgroup, scope, limits) =
+            systemd::plan(id, path, resources, request.annotations, whose)?;
+        return Ok(Planned { cgroup, scope: Some(scope), limits });
+    }
+    let paths = CgroupPaths::new(id, path)?;
     if !rootless {
         let limits = Limits::parse(&paths, resources)?;
-        return Ok((paths, limits));
+        return Ok(Planned::directories(paths, limits));
     }
     let Some(reason) = obstacle(&paths) else {
         let mut limits = Limits::parse(&paths, resources)?;
         limits.devices = None;
-        return Ok((paths, limits));
+        return Ok(Planned::directories(paths, limits));
     };
-    if let Some(path) = configured.filter(|path| !path.as_os_str().is_empty()) {
+    if let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) {
         return Err(invalid("linux.cgroupsPath", format!("{}: {reason}", path.display())));
     }
     if let Some(name) = resources.and_then(first_limit) {
         return Err(invalid(format!("linux.resources.{name}"), reason));
     }
-    Ok((CgroupPaths::None, Limits::default()))
+    Ok(Planned::directories(CgroupPaths::None, Limits::default()))
 }
 
 /// The first limit that is asked for, apart from devices.

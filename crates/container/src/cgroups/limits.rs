@@ -93,6 +93,19 @@ impl Limits {
         })
     }
 
+    /// Refuses a memory limit below what is in use, if that is asked for.
+    pub(crate) fn check(&self, paths: &CgroupPaths) -> Result<()> {
+        let Some(limit) = self.check_usage else { return Ok(()) };
+        match paths {
+            CgroupPaths::V1(paths) => match v1::directory(paths, "memory") {
+                Some(path) => files::check_usage(&path.join("memory.usage_in_bytes"), limit),
+                None => Ok(()),
+            },
+            CgroupPaths::V2(path) => files::check_usage(&path.join("memory.current"), limit),
+            CgroupPaths::None => Ok(()),
+        }
+    }
+
     /// Writes the settings, `locate` naming the directory of a setting's controller.
     ///
     /// The kernel checks related limits against each other at every write (a quota against its

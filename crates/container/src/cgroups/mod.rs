@@ -1,39 +1,53 @@
 //! Control groups: where a container's processes are counted, limited, frozen and killed.
 //!
-//! [`CgroupPaths`] says where they are going to be and is stored before they exist; [`Cgroup`]
-//! works on them.
+//! [`CgroupPaths`] says where they are going to be and is stored before they exist, as is the
+//! [`SystemdScope`] if systemd is to make them; [`Cgroup`] works on them.
 
 mod complete;
 mod delegation;
 mod device_filter;
 mod device_rules;
+mod entrance;
 mod files;
 mod limits;
 mod oom;
 mod stats;
+mod systemd;
 mod v1;
 mod v1_limits;
 mod v2;
 mod v2_limits;
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use runhcs_compute::{ContainerId, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, invalid};
-pub(crate) use delegation::plan;
-pub(crate) use limits::Limits;
-pub(crate) use oom::OomSource;
-
 use crate::rootfs::mounts::PlannedMount;
 use crate::rootfs::resolve::Root;
 
+pub(crate) use delegation::{Request, plan};
+pub use entrance::ExecCgroup;
+pub(crate) use entrance::{Entrances, WayIn};
+pub(crate) use limits::Limits;
+pub(crate) use oom::OomSource;
+pub(crate) use systemd::ScopeOptions;
+pub use systemd::SystemdScope;
+
 /// Where a system keeps its control groups.
 const MOUNT_POINT: &str = "/sys/fs/cgroup";
+
+/// Who makes a container's control groups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CgroupDriver {
+    /// The engine, as directories.
+    #[default]
+    Directories,
+    /// systemd, as a scope.
+    Systemd,
+}
 
 /// The directories of a container's control groups.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,16 +74,21 @@ impl CgroupPaths {
         if path.to_str().is_some_and(|text| text.matches(':').count() == 2) {
             return Err(invalid(
                 "linux.cgroupsPath",
-                "has the form slice:prefix:name, which is systemd's; this runtime manages cgroup \
-                 directories itself",
+                "has the form slice:prefix:name, which is systemd's: it goes with --systemd-cgroup",
             ));
         }
         if path == Path::new("/") {
             return Err(invalid("linux.cgroupsPath", "can't be the root of the hierarchy"));
         }
+        Self::at(&path)
+    }
+
+    /// The directories for a path: absolute below the hierarchies' roots, relative below the
+    /// caller's own control groups.
+    fn at(path: &Path) -> Result<Self> {
         if v2::is_mounted(Path::new(MOUNT_POINT)) {
             let own = v2::own_path().context(|| "read /proc/self/cgroup".into())?;
-            return Ok(Self::V2(files::below(Path::new(MOUNT_POINT), &own, &path)));
+            return Ok(Self::V2(files::below(Path::new(MOUNT_POINT), &own, path)));
         }
         let hierarchies = v1::hierarchies().context(|| "find the cgroup hierarchies".into())?;
         if hierarchies.is_empty() {
@@ -77,14 +96,35 @@ impl CgroupPaths {
         }
         let paths = hierarchies
             .into_iter()
-            .map(|h| (h.controllers, files::below(&h.mount_point, &h.own_path, &path)));
+            .map(|h| (h.controllers, files::below(&h.mount_point, &h.own_path, path)));
         Ok(Self::V1(paths.collect()))
+    }
+
+    /// The directories for a path as processes' `/proc/<pid>/cgroup` has it, which needn't be one
+    /// from the root of what is mounted.
+    fn of_hierarchy(path: &Path) -> Result<Self> {
+        if v2::is_mounted(Path::new(MOUNT_POINT)) {
+            return Self::at(path);
+        }
+        let hierarchies = v1::hierarchies().context(|| "find the cgroup hierarchies".into())?;
+        if hierarchies.is_empty() {
+            return Ok(Self::None);
+        }
+        let below = |h: &v1::Hierarchy| {
+            let shown = path.strip_prefix(&h.root).or(path.strip_prefix("/")).unwrap_or(path);
+            (h.controllers.clone(), h.mount_point.join(shown))
+        };
+        Ok(Self::V1(hierarchies.iter().map(below).collect()))
     }
 }
 
 /// A container's control groups.
 #[derive(Clone, Debug)]
-pub(crate) struct Cgroup(pub CgroupPaths);
+pub(crate) struct Cgroup {
+    pub paths: CgroupPaths,
+    /// What systemd knows them as, if it makes them.
+    pub scope: Option<SystemdScope>,
+}
 
 impl Cgroup {
     /// Refuses groups that others use: their processes would be limited, frozen and killed with
@@ -95,53 +135,76 @@ impl Cgroup {
         if used > 0 {
             return Err(invalid(
                 "linux.cgroupsPath",
-                format!("cgroup {} exists and has {used} process(es) in it", path.display()),
+                format!(
+                    "the container's cgroup is not empty: {used} process(es) found in {}",
+                    path.display()
+                ),
             ));
         }
         if self.is_frozen()? {
             return Err(invalid(
                 "linux.cgroupsPath",
-                format!("cgroup {} exists and is frozen", path.display()),
+                format!("container's cgroup unexpectedly frozen: {}", path.display()),
             ));
         }
         Ok(())
     }
 
-    /// Makes the directories and sets the limits.
-    pub(crate) fn create(&self, limits: &Limits) -> Result<()> {
-        match &self.0 {
-            CgroupPaths::V1(paths) => v1::create(paths)?,
-            CgroupPaths::V2(path) => v2::create(path)?,
-            CgroupPaths::None => {}
+    /// Makes the directories and sets the limits, and returns the container's way in. systemd makes
+    /// them only around a process: then [`Self::surround`] does all of that later.
+    pub(crate) fn create(&self, limits: &Limits) -> Result<WayIn> {
+        if self.scope.is_some() {
+            return Ok(WayIn::default());
+        }
+        self.make()?;
+        self.limit(limits)?;
+        self.own_way_in()
+    }
+
+    fn make(&self) -> Result<()> {
+        match &self.paths {
+            CgroupPaths::V1(paths) => v1::create(paths),
+            CgroupPaths::V2(path) => v2::create(path),
+            CgroupPaths::None => Ok(()),
+        }
+    }
+
+    /// Has systemd make the groups around a process, if it is to make them, and sets the limits.
+    pub(crate) fn surround(
+        &self,
+        id: &ContainerId,
+        pid: u32,
+        options: Option<&ScopeOptions>,
+        limits: &Limits,
+    ) -> Result<()> {
+        let (Some(scope), Some(options)) = (&self.scope, options) else { return Ok(()) };
+        scope.start(id, pid, matches!(self.paths, CgroupPaths::V2(_)), options)?;
+        self.make()?;
+        if let CgroupPaths::V1(paths) = &self.paths {
+            // systemd puts processes into the hierarchies that it uses, and there are others.
+            for (_, path) in paths {
+                files::write(&path.join("cgroup.procs"), &pid.to_string())?;
+            }
         }
         self.limit(limits)
     }
 
     /// Sets limits.
     pub(crate) fn limit(&self, limits: &Limits) -> Result<()> {
-        match &self.0 {
+        match &self.paths {
             CgroupPaths::V1(paths) => v1::limit(paths, limits),
             CgroupPaths::V2(path) => v2::limit(path, limits),
             CgroupPaths::None => Ok(()),
         }
     }
 
-    /// The descriptor a new process can be cloned into (version 2 only).
-    pub(crate) fn clone_target(&self) -> Result<Option<OwnedFd>> {
-        let CgroupPaths::V2(path) = &self.0 else { return Ok(None) };
-        files::open_directory(path).map(Some).context(|| format!("open cgroup {}", path.display()))
-    }
-
-    /// The way into the groups for a process that can't be cloned into them (version 1).
-    pub(crate) fn entrances(&self) -> Result<Entrances> {
-        let CgroupPaths::V1(paths) = &self.0 else { return Ok(Entrances(Vec::new())) };
-        let open = |(_, path): &(String, PathBuf)| {
-            let path = path.join("tasks");
-            let file = std::fs::OpenOptions::new().write(true).open(&path);
-            let file = file.context(|| format!("open {}", path.display()))?;
-            Ok((path, file))
-        };
-        paths.iter().map(open).collect::<Result<_>>().map(Entrances)
+    /// Changes limits, systemd's first.
+    pub(crate) fn update(&self, mut limits: Limits) -> Result<()> {
+        limits.check(&self.paths)?;
+        if let Some(scope) = &self.scope {
+            scope.update(&mut limits)?;
+        }
+        self.limit(&limits)
     }
 
     /// The pids of all processes in the groups and below, without those that have ended.
@@ -158,7 +221,7 @@ impl Cgroup {
 
     /// Freezes or thaws the container and waits until it is so.
     pub(crate) fn freeze(&self, frozen: bool) -> Result<()> {
-        match &self.0 {
+        match &self.paths {
             CgroupPaths::V1(_) => match self.v1_directory("freezer") {
                 Some(path) => v1::freeze(&path, frozen),
                 None => Err(no_freezer()),
@@ -170,7 +233,7 @@ impl Cgroup {
 
     /// Whether the container is frozen.
     pub(crate) fn is_frozen(&self) -> Result<bool> {
-        let state = match &self.0 {
+        let state = match &self.paths {
             CgroupPaths::V1(_) => self.v1_directory("freezer").map(|path| v1::is_frozen(&path)),
             CgroupPaths::V2(path) => Some(v2::is_frozen(path)),
             CgroupPaths::None => None,
@@ -178,31 +241,45 @@ impl Cgroup {
         state.unwrap_or(Ok(false)).context(|| "read the freezer's state".into())
     }
 
+    /// The group by which others than this engine can freeze the container.
+    pub(crate) fn freezer(&self) -> Option<PathBuf> {
+        match &self.paths {
+            CgroupPaths::V1(_) => self.v1_directory("freezer"),
+            CgroupPaths::V2(path) => Some(path.clone()),
+            CgroupPaths::None => None,
+        }
+    }
+
     /// Whether the kernel kills a whole group at once (`cgroup.kill`, Linux 5.14).
     pub(crate) fn kill_at_once(&self) -> bool {
-        matches!(&self.0, CgroupPaths::V2(path)
+        matches!(&self.paths, CgroupPaths::V2(path)
             if std::fs::write(path.join("cgroup.kill"), "1").is_ok())
     }
 
     /// Removes the groups, with those the container made below. Missing ones are no error.
     pub(crate) fn remove(&self) -> Result<()> {
+        let stopped = self.scope.as_ref().map_or(Ok(()), SystemdScope::stop);
         for path in self.directories() {
             files::remove_tree(&path).context(|| format!("remove cgroup {}", path.display()))?;
+        }
+        if let Err(error) = stopped {
+            // Without its groups a scope ends by itself; systemd may have ended, too.
+            tracing::warn!("{}", crate::error::chain(&error));
         }
         Ok(())
     }
 
     /// Mounts the container's own groups at the place a `cgroup` mount names.
     pub(crate) fn mount(&self, root: &Root, mount: &PlannedMount<'_>) -> Result<()> {
-        match &self.0 {
+        match &self.paths {
             CgroupPaths::V1(paths) => v1::mount(paths, root, mount),
             CgroupPaths::V2(path) => v2::mount(path, root, mount),
             CgroupPaths::None => delegation::mount_callers(root, mount),
         }
     }
 
-    fn directories(&self) -> Vec<PathBuf> {
-        match &self.0 {
+    pub(crate) fn directories(&self) -> Vec<PathBuf> {
+        match &self.paths {
             CgroupPaths::V1(paths) => paths.iter().map(|(_, path)| path.clone()).collect(),
             CgroupPaths::V2(path) => vec![path.clone()],
             CgroupPaths::None => Vec::new(),
@@ -211,7 +288,7 @@ impl Cgroup {
 
     /// The group whose list of processes is complete.
     fn counting(&self) -> Option<PathBuf> {
-        match &self.0 {
+        match &self.paths {
             CgroupPaths::V1(paths) => ["freezer", "pids", "memory", "devices"]
                 .iter()
                 .find_map(|name| self.v1_directory(name))
@@ -222,34 +299,10 @@ impl Cgroup {
     }
 
     fn v1_directory(&self, controller: &str) -> Option<PathBuf> {
-        match &self.0 {
+        match &self.paths {
             CgroupPaths::V1(paths) => v1::directory(paths, controller).map(Path::to_owned),
             _ => None,
         }
-    }
-}
-
-/// Open files by which a process with one thread moves itself into control groups.
-///
-/// Another process's move makes the kernel wait until no process is just forking or ending, which
-/// takes milliseconds (`cgroup_procs_write_start` in kernel/cgroup/cgroup.c). A thread that moves
-/// itself, by a 0 in `tasks`, waits for nothing; and this process has no other thread.
-#[derive(Debug)]
-pub(crate) struct Entrances(Vec<(PathBuf, File)>);
-
-impl Entrances {
-    /// Moves the calling thread into the groups.
-    pub(crate) fn enter(&self) -> Result<()> {
-        for (path, file) in &self.0 {
-            let mut file: &File = file;
-            file.write_all(b"0").context(|| format!("enter the cgroup of {}", path.display()))?;
-        }
-        Ok(())
-    }
-
-    /// The files' descriptors.
-    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        self.0.iter().map(|(_, file)| file.as_raw_fd())
     }
 }
 

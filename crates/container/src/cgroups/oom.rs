@@ -32,7 +32,7 @@ impl Cgroup {
         let missing = || {
             Error::Unsupported("the container has no memory cgroup that could tell of it".into())
         };
-        match &self.0 {
+        match &self.paths {
             CgroupPaths::V1(paths) => {
                 let path = v1::directory(paths, "memory").ok_or_else(missing)?;
                 let eventfd = watch_v1(path)

@@ -2,25 +2,31 @@
 //! (Documentation/admin-guide/cgroup-v1).
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use runhcs_compute::Result;
 
 use super::device_filter::{Kind, Rule};
-use super::files;
 use super::limits::Limits;
 use crate::error::{Context, invalid};
 use crate::rootfs::mounts::{Kind as MountKind, PlannedMount, clone_tree};
 use crate::rootfs::options::{Bind, MountOptions};
 use crate::rootfs::resolve::Root;
 
+/// The name that stands for the hierarchy of version 2 beside those of version 1 (hybrid mode), by
+/// which the kernel, too, means that one (cgroups(7), `/proc/<pid>/cgroup`). systemd and others
+/// look there for the processes of a unit.
+pub(crate) const UNIFIED: &str = "";
+
 /// One mounted hierarchy.
 #[derive(Debug)]
 pub(crate) struct Hierarchy {
     pub controllers: String,
     pub mount_point: PathBuf,
+    /// The group that is mounted there: within a container, the mount may show only a part.
+    pub root: PathBuf,
     pub own_path: PathBuf,
 }
 
@@ -33,31 +39,38 @@ pub(crate) fn hierarchies() -> io::Result<Vec<Hierarchy>> {
 
 /// Joins `/proc/self/mountinfo` (proc(5)) and `/proc/self/cgroup` (cgroups(7)).
 fn parse_hierarchies(mounts: &str, own: &str) -> Vec<Hierarchy> {
+    // All but these are of no interest, and there can be hundreds.
+    let mounts: Vec<&str> = mounts.lines().filter(|line| line.contains(" - cgroup")).collect();
     let mut found: Vec<Hierarchy> = Vec::new();
     for line in own.lines() {
         let mut fields = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
-        if controllers.is_empty() {
-            continue; // version 2
-        }
-        let mount = mounts.lines().find_map(|mount| {
+        let mount = mounts.iter().find_map(|mount| {
             let (before, after) = mount.split_once(" - ")?;
             let mut after = after.split(' ');
             let (kind, options) = (after.next()?, after.nth(1)?);
             let mut before = before.split(' ').skip(3);
             let (root, point) = (before.next()?, before.next()?);
             let has = |name: &str| options.split(',').any(|option| option == name);
-            (kind == "cgroup" && controllers.split(',').all(has)).then_some((root, point))
+            let found = match controllers {
+                UNIFIED => kind == "cgroup2",
+                controllers => kind == "cgroup" && controllers.split(',').all(has),
+            };
+            found.then_some((root, point))
         });
         if let Some((root, point)) = mount {
-            // Within a container, the mount may show only a part of the hierarchy.
             let own_path = Path::new(path).strip_prefix(root).unwrap_or(Path::new(path));
             found.push(Hierarchy {
                 controllers: controllers.trim_start_matches("name=").to_owned(),
                 mount_point: PathBuf::from(point),
+                root: PathBuf::from(root),
                 own_path: own_path.to_owned(),
             });
         }
+    }
+    // Version 2 alone is not what this is about.
+    if found.iter().all(|hierarchy| hierarchy.controllers == UNIFIED) {
+        found.clear();
     }
     found
 }
@@ -83,17 +96,21 @@ pub(crate) fn create(paths: &[(String, PathBuf)]) -> Result<()> {
 
 /// Sets the limits of groups that exist.
 pub(crate) fn limit(paths: &[(String, PathBuf)], limits: &Limits) -> Result<()> {
-    if let (Some(limit), Some(path)) = (limits.check_usage, directory(paths, "memory")) {
-        files::check_usage(&path.join("memory.usage_in_bytes"), limit)?;
-    }
     limits.write(|setting| directory(paths, setting.controller).map(Path::to_owned))?;
     let Some(rules) = &limits.devices else { return Ok(()) };
     let path = directory(paths, "devices").ok_or_else(|| {
         invalid("linux.resources.devices", "this system has no cgroup controller `devices`")
     })?;
-    for rule in rules {
-        let file = if rule.allow { "devices.allow" } else { "devices.deny" };
-        files::write(&path.join(file), &device_line(rule))?;
+    // One rule a write, but not a file each.
+    for rules in rules.chunk_by(|one, next| one.allow == next.allow) {
+        let allow = rules.first().is_some_and(|rule| rule.allow);
+        let path = path.join(if allow { "devices.allow" } else { "devices.deny" });
+        let file = fs::OpenOptions::new().write(true).open(&path);
+        let mut file = file.context(|| format!("open {}", path.display()))?;
+        for line in rules.iter().map(device_line) {
+            file.write_all(line.as_bytes())
+                .context(|| format!("write {line:?} to {}", path.display()))?;
+        }
     }
     Ok(())
 }
@@ -159,8 +176,8 @@ pub(crate) fn mount(
         kind: MountKind::FileSystem { name: "tmpfs", source: "tmpfs" },
         options: MountOptions::parse(["nosuid", "nodev", "noexec", "mode=755"]),
     };
-    writable.make(root)?;
-    for (controllers, path) in paths {
+    let tmpfs = Root::from(writable.make(root)?);
+    for (controllers, path) in paths.iter().filter(|(controllers, _)| controllers != UNIFIED) {
         let destination = mount.destination.join(controllers);
         let bind = PlannedMount {
             destination: &destination,
@@ -172,16 +189,14 @@ pub(crate) fn mount(
             },
         };
         let tree = clone_tree(path, Bind::Shallow)?;
-        bind.attach(&tree, &root.directory(&destination)?)?;
+        bind.attach(&tree, &tmpfs.directory(&Path::new("/").join(controllers))?)?;
         for name in controllers.split(',').filter(|_| controllers.contains(',')) {
-            let directory = root.directory(mount.destination)?;
-            rustix::fs::symlinkat(controllers, &directory, name)
+            rustix::fs::symlinkat(controllers, &tmpfs, name)
                 .context(|| format!("link the cgroup controller {name}"))?;
         }
     }
     if !mount.options.attributes.is_empty() {
-        let target = root.directory(mount.destination)?;
-        crate::rootfs::set_attributes(target.as_fd(), mount.options.attributes)
+        crate::rootfs::set_attributes(tmpfs.as_fd(), mount.options.attributes)
             .context(|| format!("set the mount options of {}", mount.destination.display()))?;
     }
     Ok(())
@@ -198,9 +213,15 @@ mod tests {
                       32 25 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
         let own = "3:cpu,cpuacct:/a\n1:name=systemd:/\n0::/\n";
         let found = parse_hierarchies(mounts, own);
-        assert_eq!(found.len(), 2);
+        assert_eq!(found.len(), 3);
         assert_eq!(found[0].mount_point, Path::new("/sys/fs/cgroup/cpu,cpuacct"));
         assert_eq!(found[0].own_path, Path::new("a"));
         assert_eq!(found[1].controllers, "systemd");
+        assert_eq!(
+            (found[2].controllers.as_str(), found[2].mount_point.as_path()),
+            (UNIFIED, Path::new("/sys/fs/cgroup/unified"))
+        );
+        let version_2 = "30 25 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        assert!(parse_hierarchies(version_2, "0::/\n").is_empty());
     }
 }

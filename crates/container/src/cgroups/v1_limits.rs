@@ -17,7 +17,7 @@ pub(crate) fn settings(resources: &LinuxResources) -> Result<Vec<Setting>> {
         let key = unified.keys().min().map_or("", String::as_str);
         return Err(invalid(
             format!("linux.resources.unified.{key}"),
-            "is for cgroup version 2; this system has version 1",
+            "is an invalid configuration here: it is for cgroup version 2, and this system has version 1",
         ));
     }
     resources.memory().iter().try_for_each(|memory| memory_settings(memory, &mut list))?;

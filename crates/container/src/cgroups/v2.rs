@@ -24,7 +24,12 @@ pub(crate) fn is_mounted(path: &Path) -> bool {
 
 /// The caller's own group.
 pub(crate) fn own_path() -> io::Result<PathBuf> {
-    let text = fs::read_to_string("/proc/self/cgroup")?;
+    path_of("self")
+}
+
+/// A process's group, by its pid.
+pub(crate) fn path_of(process: &str) -> io::Result<PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{process}/cgroup"))?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::"));
     path.map(PathBuf::from).ok_or_else(|| io::Error::other("it names no version 2 group"))
 }
@@ -38,9 +43,6 @@ pub(crate) fn create(path: &Path) -> Result<()> {
 
 /// Sets the limits of a group that exists.
 pub(crate) fn limit(path: &Path, limits: &Limits) -> Result<()> {
-    if let Some(limit) = limits.check_usage {
-        files::check_usage(&path.join("memory.current"), limit)?;
-    }
     limits.write(|_| Some(path.to_owned()))?;
     let Some(rules) = &limits.devices else { return Ok(()) };
     let directory = files::open_directory(path).context(|| format!("open {}", path.display()))?;

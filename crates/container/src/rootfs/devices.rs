@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
 use runhcs_compute::{Error, Result};
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, makedev};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, makedev};
 use rustix::io::Errno;
 
 use super::mounts::{clone_tree, move_to};
@@ -92,7 +92,7 @@ fn from_spec(index: usize, device: &LinuxDevice) -> Result<Device> {
 
 impl Device {
     /// Makes the node, or mounts the host's over an empty file where the kernel forbids nodes
-    /// (in a user namespace).
+    /// (in a user namespace). The caller's umask is empty.
     pub(crate) fn make(&self, root: &Root, may_mknod: bool) -> Result<()> {
         let what = || format!("make device {} in the container", self.path.display());
         if !may_mknod && self.kind != FileType::Fifo {
@@ -119,16 +119,15 @@ impl Device {
             Err(Errno::EXIST) => return self.check(&parent, name).context(what),
             Err(error) => return Err(error).context(what),
         }
-        // Past the umask.
-        let node = rustix::fs::openat(
-            &parent,
-            name,
-            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .context(what)?;
-        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&node));
-        rustix::fs::chmodat(CWD, &path, self.mode, AtFlags::empty()).context(what)?;
+        if self.owner == (0, 0) {
+            return Ok(());
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let node = rustix::fs::openat(&parent, name, flags, Mode::empty()).context(what)?;
+        // Whoever else writes to the image may have put something else there meanwhile.
+        if !self.is(&rustix::fs::fstat(&node).context(what)?) {
+            return Err(Error::failed(what(), "something else is there already"));
+        }
         let (uid, gid) = (Uid::from_raw(self.owner.0), Gid::from_raw(self.owner.1));
         rustix::fs::chownat(&node, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH).context(what)
     }
@@ -150,8 +149,8 @@ impl Device {
 
 /// Makes the usual links where nothing is yet.
 pub(crate) fn link(root: &Root) -> Result<()> {
+    let dev = root.directory(Path::new("/dev"))?;
     for (target, path) in LINKS {
-        let dev = root.directory(Path::new("/dev"))?;
         match rustix::fs::symlinkat(target, &dev, path.trim_start_matches("/dev/")) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error).context(|| format!("link {path} in the container")),

@@ -6,17 +6,18 @@ use std::path::Path;
 
 use runhcs_compute::Result;
 use rustix::fs::{FileType, makedev};
+use rustix::mount::{OpenTreeFlags, open_tree};
 
-use super::mount_attr;
-use super::mounts::{clone_tree, move_to, new_file_system};
-use super::options::{Attributes, Bind, attr};
+use super::mounts::{move_to, new_file_system};
+use super::options::{Attributes, attr};
 use super::resolve::Root;
+use super::{Assembled, mount_attr};
 use crate::error::{Context, invalid};
 
 /// Hides each path: a file behind `null`, a directory behind an empty read-only tmpfs.
-pub(crate) fn mask(root: &Root, paths: &[String], null: &OwnedFd) -> Result<()> {
+pub(super) fn mask(tree: &Assembled, paths: &[String], null: &OwnedFd) -> Result<()> {
     for path in paths {
-        let Some(target) = root.find(Path::new(path))? else { continue };
+        let Some(target) = tree.find(Path::new(path))? else { continue };
         let what = || format!("mask {path}");
         let stat = rustix::fs::fstat(&target).context(what)?;
         let cover = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
@@ -26,14 +27,7 @@ pub(crate) fn mask(root: &Root, paths: &[String], null: &OwnedFd) -> Result<()> 
             read_only(&tmpfs, false).context(what)?;
             tmpfs
         } else {
-            rustix::mount::open_tree(
-                null.as_fd(),
-                "",
-                rustix::mount::OpenTreeFlags::OPEN_TREE_CLONE
-                    | rustix::mount::OpenTreeFlags::OPEN_TREE_CLOEXEC
-                    | rustix::mount::OpenTreeFlags::AT_EMPTY_PATH,
-            )
-            .context(what)?
+            clone_of(null, OpenTreeFlags::empty()).context(what)?
         };
         move_to(&cover, &target).context(what)?;
     }
@@ -41,19 +35,11 @@ pub(crate) fn mask(root: &Root, paths: &[String], null: &OwnedFd) -> Result<()> 
 }
 
 /// Makes each path read-only, with all that is mounted below it.
-pub(crate) fn make_read_only(root: &Root, paths: &[String]) -> Result<()> {
+pub(super) fn make_read_only(tree: &Assembled, paths: &[String]) -> Result<()> {
     for path in paths {
-        let Some(target) = root.find(Path::new(path))? else { continue };
+        let Some(target) = tree.find(Path::new(path))? else { continue };
         let what = || format!("make {path} read-only");
-        let tree = rustix::mount::open_tree(
-            target.as_fd(),
-            "",
-            rustix::mount::OpenTreeFlags::OPEN_TREE_CLONE
-                | rustix::mount::OpenTreeFlags::OPEN_TREE_CLOEXEC
-                | rustix::mount::OpenTreeFlags::AT_EMPTY_PATH
-                | rustix::mount::OpenTreeFlags::AT_RECURSIVE,
-        )
-        .context(what)?;
+        let tree = clone_of(&target, OpenTreeFlags::AT_RECURSIVE).context(what)?;
         read_only(&tree, true).context(what)?;
         move_to(&tree, &target).context(what)?;
     }
@@ -80,8 +66,15 @@ fn read_only(mount: &OwnedFd, recursive: bool) -> std::io::Result<()> {
     mount_attr::set(mount.as_fd(), Attributes { set: attr::RDONLY, clear: 0 }, recursive)
 }
 
-/// Mounts a copy of a path of the caller's namespace; used for the console.
-pub(crate) fn bind_over(source: &Path, target: &OwnedFd) -> Result<()> {
-    let tree = clone_tree(source, Bind::Shallow)?;
-    move_to(&tree, target).context(|| format!("mount {} over its place", source.display()))
+/// Mounts what one descriptor refers to over what the other refers to.
+pub(super) fn bind_over(source: &OwnedFd, target: &OwnedFd) -> rustix::io::Result<()> {
+    move_to(&clone_of(source, OpenTreeFlags::empty())?, target)
+}
+
+/// A detached copy of the mount at what `fd` refers to.
+fn clone_of(fd: &OwnedFd, more: OpenTreeFlags) -> rustix::io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(fd.as_fd(), "", flags | more)
 }

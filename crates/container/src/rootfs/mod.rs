@@ -1,23 +1,35 @@
 //! A container's view of the file system: assembled in its own mount namespace, then made its root.
 
 mod devices;
+mod file_system;
+mod id_mapped;
 mod masks;
 pub(crate) mod mount_attr;
+mod mount_table;
 pub(crate) mod mounts;
+mod old_root;
 pub(crate) mod options;
+mod propagation;
 pub(crate) mod resolve;
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 use runhcs_compute::Result;
+use rustix::fs::Mode;
 use rustix::mount::UnmountFlags;
 
 use crate::cgroups::Cgroup;
 use crate::error::{Context, invalid};
+use crate::labels;
 use devices::Device;
-use mounts::{Kind, PlannedMount, clone_tree, move_to};
+use id_mapped::IdMappedMounts;
+pub(crate) use id_mapped::Trees;
+pub use id_mapped::map_mount;
+use mounts::{Kernel, Kind, PlannedMount, clone_tree, move_to};
 use options::{Attributes, Bind, attr};
+use propagation::Propagation;
 use resolve::Root;
 
 /// What a container's file system is to be.
@@ -25,8 +37,9 @@ use resolve::Root;
 pub(crate) struct RootPlan<'a> {
     path: PathBuf,
     read_only: bool,
-    propagation: Option<&'a str>,
+    propagation: Propagation,
     mounts: Vec<PlannedMount<'a>>,
+    id_mapped: IdMappedMounts,
     devices: Vec<Device>,
     masked: &'a [String],
     protected: &'a [String],
@@ -39,14 +52,19 @@ impl<'a> RootPlan<'a> {
         let root = spec.root().as_ref().ok_or_else(|| invalid("root", "is missing"))?;
         let linux = spec.linux().as_ref();
         let mounts = spec.mounts().iter().flatten().enumerate();
-        let mounts: Vec<_> = mounts.map(|(i, m)| PlannedMount::new(i, m)).collect::<Result<_>>()?;
+        let mut mounts: Vec<_> =
+            mounts.map(|(i, m)| PlannedMount::new(i, m)).collect::<Result<_>>()?;
+        if let Some(label) = labels::of_mounts(linux)? {
+            mounts.iter_mut().for_each(|mount| mount.label(label));
+        }
         let host_dev = mounts.iter().any(|mount| {
             mount.destination == Path::new("/dev") && matches!(mount.kind, Kind::Bind { .. })
         });
         Ok(Self {
             path: root.path().clone(),
             read_only: root.readonly().unwrap_or(false),
-            propagation: linux.and_then(|l| l.rootfs_propagation().as_deref()),
+            propagation: Propagation::parse(linux.and_then(|l| l.rootfs_propagation().as_deref()))?,
+            id_mapped: IdMappedMounts::new(spec, &mounts)?,
             mounts,
             devices: devices::plan(spec)?,
             masked: linux.and_then(|l| l.masked_paths().as_deref()).unwrap_or_default(),
@@ -55,34 +73,66 @@ impl<'a> RootPlan<'a> {
         })
     }
 
-    /// Assembles the tree at the root's path. The caller is in the container's new mount
-    /// namespace.
-    pub(crate) fn assemble(&self, cgroup: &Cgroup, may_mknod: bool) -> Result<Root> {
-        mounts::set_root_propagation(self.propagation)?;
+    /// Where it is assembled.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens what only the creating process can open.
+    pub(crate) fn open(&self) -> Result<Trees> {
+        self.id_mapped.open()
+    }
+
+    /// Assembles the tree at the root's path, with what [`RootPlan::open`] has opened. The caller
+    /// is in the container's new mount namespace.
+    pub(crate) fn assemble(
+        &self,
+        cgroup: &Cgroup,
+        trees: &Trees,
+        may_mknod: bool,
+    ) -> Result<Assembled> {
+        self.propagation.prepare(&self.path)?;
         // pivot_root(2) wants a mount, and its parent must not be shared.
         let tree = clone_tree(&self.path, Bind::Recursive)?;
         let below = Root::open(&self.path)?;
         move_to(&tree, &below).context(|| format!("mount the root {}", self.path.display()))?;
-        let root = Root::open(&self.path)?;
-        for mount in &self.mounts {
-            match mount.kind {
-                Kind::Cgroup => cgroup.mount(&root, mount)?,
-                _ => mount.make(&root)?,
+        let root = Root::from(tree);
+        self.propagation.begin(&root)?;
+        let mut kernel = Vec::new();
+        let mut read_only_later = Vec::new();
+        for (index, mount) in self.mounts.iter().enumerate() {
+            let made = match (&mount.kind, trees.get(index)) {
+                (Kind::Cgroup, _) => cgroup.mount(&root, mount).map(|()| None),
+                (_, Some(tree)) => mount.attach_tree(&root, tree).map(|()| None),
+                _ => mount.make(&root).map(Some),
+            };
+            let Some(made) = made.context(|| format!("mounts[{index}]"))? else { continue };
+            let of = Kernel::of(&made);
+            if of.context(|| format!("look at {}", mount.destination.display()))?.is_some() {
+                kernel.push((mount.destination.to_owned(), Root::from(made)));
+            } else if mount.is_read_only_later() {
+                read_only_later.push((mount.destination.to_owned(), made));
             }
         }
         if !self.host_dev {
+            // So that devices have the very mode they are to have.
+            let umask = rustix::process::umask(Mode::empty());
             for device in &self.devices {
                 device.make(&root, may_mknod)?;
             }
+            rustix::process::umask(umask);
             devices::link(&root)?;
         }
-        Ok(root)
+        Ok(Assembled { root, kernel, read_only_later })
     }
 
     /// Makes the assembled tree the process's root and lets go of the old one.
-    pub(crate) fn enter(&self, root: &Root, no_pivot: bool) -> Result<()> {
-        rustix::process::fchdir(root).context(|| format!("enter {}", self.path.display()))?;
+    pub(crate) fn enter(&self, assembled: &Assembled, no_pivot: bool) -> Result<()> {
+        rustix::process::fchdir(&assembled.root)
+            .context(|| format!("enter {}", self.path.display()))?;
         if no_pivot {
+            let path = std::env::current_dir().context(|| "find the root's path".into())?;
+            old_root::remove_kernel_mounts(&path)?;
             rustix::mount::mount_move(".", "/").context(|| "move the root to /".into())?;
             rustix::process::chroot(".").context(|| "chroot".into())?;
         } else {
@@ -99,23 +149,55 @@ impl<'a> RootPlan<'a> {
             rustix::mount::unmount(".", UnmountFlags::DETACH)
                 .context(|| "detach the old root".into())?;
         }
-        rustix::process::chdir("/").context(|| "enter the new root".into())
+        rustix::process::chdir("/").context(|| "enter the new root".into())?;
+        self.propagation.end()
     }
 
     /// Takes away what the container must not see or change. Runs in the new root.
-    pub(crate) fn protect(&self) -> Result<()> {
-        let root = Root::open(Path::new("/"))?;
+    pub(crate) fn protect(&self, assembled: &Assembled) -> Result<()> {
         if !self.masked.is_empty() {
-            let null = masks::null_device(&root)?;
-            masks::mask(&root, self.masked, &null)?;
+            let null = masks::null_device(&assembled.root)?;
+            masks::mask(assembled, self.masked, &null)?;
         }
-        masks::make_read_only(&root, self.protected)?;
+        masks::make_read_only(assembled, self.protected)?;
+        for (destination, mount) in &assembled.read_only_later {
+            let change = Attributes { set: attr::RDONLY, clear: 0 };
+            mount_attr::set(mount.as_fd(), change, false)
+                .context(|| format!("make {} read-only", destination.display()))?;
+        }
         if self.read_only {
             let change = Attributes { set: attr::RDONLY, clear: 0 };
-            mount_attr::set(std::os::fd::AsFd::as_fd(&root), change, false)
+            mount_attr::set(assembled.root.as_fd(), change, false)
                 .context(|| "make the root read-only".into())?;
         }
         Ok(())
+    }
+}
+
+/// A tree that was assembled.
+#[derive(Debug)]
+pub(crate) struct Assembled {
+    root: Root,
+    /// The mounts of procfs and sysfs, with their places.
+    kernel: Vec<(PathBuf, Root)>,
+    /// The mounts that get things put into them before they are made read-only, with their places.
+    read_only_later: Vec<(PathBuf, OwnedFd)>,
+}
+
+impl Assembled {
+    /// What is at `path`; `None` if nothing is.
+    ///
+    /// What lies in procfs or sysfs is looked up in the mount itself: who can rename directories
+    /// of the image meanwhile, as a container with the same image can, could otherwise have
+    /// another directory in the mount's place for just as long.
+    fn find(&self, path: &Path) -> Result<Option<OwnedFd>> {
+        // Of several mounts at one place the last is the one that is seen.
+        for (place, mount) in self.kernel.iter().rev() {
+            if let Ok(below) = path.strip_prefix(place) {
+                return mount.find(&Path::new("/").join(below));
+            }
+        }
+        self.root.find(path)
     }
 }
 
@@ -127,8 +209,10 @@ pub(crate) fn set_attributes(
     mount_attr::set(mount, attributes, false)
 }
 
-/// Mounts the terminal over the container's `/dev/console`.
-pub(crate) fn bind_console(slave: &Path) -> Result<()> {
+/// Mounts a terminal over the container's `/dev/console`. A link of the image's there could have
+/// it mounted over something that is to be protected (CVE-2025-52565).
+pub(crate) fn bind_console(slave: &OwnedFd) -> Result<()> {
     let root = Root::open(Path::new("/"))?;
-    masks::bind_over(slave, &root.file(Path::new("/dev/console"))?)
+    masks::bind_over(slave, &root.plain_file(Path::new("/dev/console"))?)
+        .context(|| "mount the terminal over /dev/console".into())
 }

@@ -7,16 +7,14 @@ use std::path::Path;
 use oci_spec::runtime::Mount;
 use runhcs_compute::{Error, Result};
 use rustix::fs::{AtFlags, CWD, FileType};
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
-    OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
-    mount_change, move_mount, open_tree,
-};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
+use super::file_system::{FileSystem, FileSystemError};
 use super::mount_attr;
-use super::options::{Bind, MountOptions};
+use super::options::{Attributes, Bind, MountOptions, attr};
 use super::resolve::Root;
 use crate::error::{Context, invalid};
+use crate::labels;
 
 /// A mount of the configuration, parsed.
 #[derive(Debug)]
@@ -35,6 +33,8 @@ pub(crate) enum Kind<'a> {
     Cgroup,
     /// A file system of this type.
     FileSystem { name: &'a str, source: &'a str },
+    /// What is mounted there already, to be changed: the file system too, or this mount alone.
+    Remount { mount_alone: bool },
 }
 
 impl<'a> PlannedMount<'a> {
@@ -44,12 +44,11 @@ impl<'a> PlannedMount<'a> {
         let options = MountOptions::parse(mount.options().iter().flatten().map(String::as_str));
         let source = mount.source().as_deref();
         let typ = mount.typ().as_deref().filter(|t| !t.is_empty());
-        if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-            return Err(invalid(field("uidMappings"), "id-mapped mounts are not supported yet"));
-        }
         let bind = options.bind.or((typ == Some("bind")).then_some(Bind::Shallow));
         let kind = match (bind, typ) {
+            _ if options.remount => Kind::Remount { mount_alone: bind.is_some() },
             (Some(bind), _) => {
+                check_specific(mount, &field("options"))?;
                 let source =
                     source.ok_or_else(|| invalid(field("source"), "a bind mount needs one"))?;
                 Kind::Bind { source, bind }
@@ -66,21 +65,53 @@ impl<'a> PlannedMount<'a> {
         Ok(Self { destination: mount.destination(), kind, options })
     }
 
+    /// Gives the files of a new file system an SELinux context.
+    pub(crate) fn label(&mut self, label: &str) {
+        if let Kind::FileSystem { name, .. } = self.kind
+            && labels::takes_context(name)
+        {
+            self.options.data.push(format!("context={label}"));
+        }
+    }
+
     /// Makes the mount in `root`.
-    pub(crate) fn make(&self, root: &Root) -> Result<()> {
+    pub(crate) fn make(&self, root: &Root) -> Result<OwnedFd> {
         match &self.kind {
             Kind::Bind { source, bind } => self.bind(root, source, *bind),
             Kind::FileSystem { name, source } => self.file_system(root, name, source),
+            Kind::Remount { mount_alone } => self.remount(root, *mount_alone),
             Kind::Cgroup => {
                 Err(invalid("mounts", "control groups are mounted by their own module"))
             }
         }
     }
 
-    fn bind(&self, root: &Root, source: &Path, bind: Bind) -> Result<()> {
+    fn bind(&self, root: &Root, source: &Path, bind: Bind) -> Result<OwnedFd> {
         let tree = clone_tree(source, bind)?;
-        let target = self.target_for(root, &tree)?;
-        self.attach(&tree, &target)
+        self.attach_tree(root, &tree)?;
+        Ok(tree)
+    }
+
+    /// Makes a bind mount of a detached tree.
+    pub(crate) fn attach_tree(&self, root: &Root, tree: &OwnedFd) -> Result<()> {
+        let target = self.target_for(root, tree)?;
+        self.attach(tree, &target)
+    }
+
+    fn remount(&self, root: &Root, mount_alone: bool) -> Result<OwnedFd> {
+        let target = root.find(self.destination)?;
+        let target = target.ok_or_else(|| Error::failed(self.what(), "nothing is there"))?;
+        if !mount_alone {
+            let mut options = self.options.data.clone();
+            let Attributes { set, clear } = self.options.attributes;
+            options.extend((set & attr::RDONLY != 0).then(|| "ro".to_owned()));
+            options.extend((clear & attr::RDONLY != 0).then(|| "rw".to_owned()));
+            FileSystem::mounted(target.as_fd())
+                .and_then(|file_system| file_system.change(&options))
+                .context(|| self.what())?;
+        }
+        self.set_attributes(&target)?;
+        Ok(target)
     }
 
     /// The mount point for a bind mount: a directory or a file, as the source is.
@@ -93,10 +124,30 @@ impl<'a> PlannedMount<'a> {
         }
     }
 
-    fn file_system(&self, root: &Root, name: &str, source: &str) -> Result<()> {
-        let target = root.directory(self.destination)?;
-        let mount = new_file_system(name, source, &self.options.data).map_err(|error| {
-            match owner_of(name).filter(|_| error == rustix::io::Errno::PERM) {
+    fn file_system(&self, root: &Root, name: &str, source: &str) -> Result<OwnedFd> {
+        // Looked at before the directory is made, if it has to be.
+        let covered = match name {
+            "tmpfs" => root.find(self.destination)?,
+            _ => None,
+        };
+        let target = match name {
+            // An image that leads procfs or sysfs to another place would have everybody in the
+            // container who trusts `/proc` or `/sys` look at files of its own (CVE-2019-19921).
+            "proc" | "sysfs" => root.plain_directory(self.destination)?,
+            _ => root.directory(self.destination)?,
+        };
+        let mut options = self.options.data.clone();
+        if source.starts_with('/') && self.options.attributes.set & attr::RDONLY != 0 {
+            // A device that can't be written takes no file system that could be.
+            options.push("ro".to_owned());
+        }
+        if let Some(covered) = covered.filter(|_| !options.iter().any(|o| o.starts_with("mode="))) {
+            // As with runc, a tmpfs looks like the directory that it covers.
+            let mode = rustix::fs::fstat(&covered).context(|| self.what())?.st_mode & 0o7777;
+            options.push(format!("mode={mode:o}"));
+        }
+        let mount = new_file_system(name, source, &options).map_err(|error| {
+            match owner_of(name).filter(|_| error.is_denied()) {
                 Some(namespace) => Error::failed(
                     self.what(),
                     format!(
@@ -112,25 +163,58 @@ impl<'a> PlannedMount<'a> {
                 format!("copy the image's {} into the tmpfs", self.destination.display())
             })?;
         }
-        self.attach(&mount, &target)
+        self.attach(&mount, &target)?;
+        Ok(mount)
     }
 
     /// Gives a detached mount its attributes and attaches it.
     pub(crate) fn attach(&self, mount: &OwnedFd, target: &OwnedFd) -> Result<()> {
+        self.keep_procfs_whole(mount, target)?;
         self.set_attributes(mount)?;
         move_to(mount, target).context(|| self.what())?;
         for flags in &self.options.propagation {
-            let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(mount));
-            mount_change(path, *flags)
+            mount_attr::set_propagation(mount.as_fd(), *flags)
                 .context(|| format!("set the propagation of {}", self.destination.display()))?;
         }
         Ok(())
     }
 
+    /// Refuses to replace parts of procfs, also by way of the image's symbolic links, and `/proc`
+    /// as a whole by something else: what is written to them, and what is masked in them, would be
+    /// elsewhere (CVE-2019-16884, CVE-2019-19921, CVE-2025-52881).
+    fn keep_procfs_whole(&self, mount: &OwnedFd, target: &OwnedFd) -> Result<()> {
+        let is_procfs =
+            |fd: &OwnedFd| Kernel::of(fd).context(|| self.what()).map(|k| k == Some(Kernel::Proc));
+        let mounts_procfs = is_procfs(mount)?;
+        let replaceable = REPLACEABLE.iter().any(|path| self.destination == Path::new(path));
+        // A root that is the host's brings its procfs along, to be covered by the container's.
+        let whole = || -> Result<bool> {
+            let stat = rustix::fs::fstat(target).context(|| self.what())?;
+            Ok(mounts_procfs && stat.st_ino == crate::proc::PROC_ROOT_INODE)
+        };
+        if !replaceable && is_procfs(target)? && !whole()? {
+            let why = format!("it lies in procfs, of which only {} can be replaced", list());
+            return Err(Error::failed(self.what(), why));
+        }
+        if self.destination == Path::new("/proc") && !mounts_procfs {
+            return Err(Error::failed(self.what(), "only procfs can be mounted there"));
+        }
+        Ok(())
+    }
+
+    /// A tmpfs gets things put into it, the devices among them, before it is made read-only, as
+    /// runc has it.
+    pub(crate) fn is_read_only_later(&self) -> bool {
+        matches!(self.kind, Kind::FileSystem { name: "tmpfs", .. })
+            && self.options.attributes.set & attr::RDONLY != 0
+    }
+
     fn set_attributes(&self, mount: &OwnedFd) -> Result<()> {
-        for (attributes, recursive) in
-            [(self.options.recursive, true), (self.options.attributes, false)]
-        {
+        let mut attributes = self.options.attributes;
+        if self.is_read_only_later() {
+            attributes.set &= !attr::RDONLY;
+        }
+        for (attributes, recursive) in [(self.options.recursive, true), (attributes, false)] {
             if !attributes.is_empty() {
                 mount_attr::set(mount.as_fd(), attributes, recursive).context(|| {
                     format!("set the mount options of {}", self.destination.display())
@@ -148,7 +232,46 @@ impl<'a> PlannedMount<'a> {
             }
             Kind::FileSystem { name, .. } => format!("mount {name} on {destination}"),
             Kind::Cgroup => format!("mount the control groups on {destination}"),
+            Kind::Remount { .. } => format!("change the mount on {destination}"),
         }
+    }
+}
+
+/// Files of procfs that may be replaced, as lxcfs does: they only inform (the list is runc's).
+const REPLACEABLE: [&str; 11] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/net/dev",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+];
+
+fn list() -> String {
+    REPLACEABLE.map(|path| path.trim_start_matches("/proc/")).join(", ")
+}
+
+/// File systems whose content is the kernel's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kernel {
+    Proc,
+    Sys,
+}
+
+impl Kernel {
+    /// Which of them a descriptor is in, if any.
+    pub(crate) fn of(fd: &OwnedFd) -> rustix::io::Result<Option<Self>> {
+        const SYSFS_MAGIC: i64 = 0x6265_6572;
+        Ok(match rustix::fs::fstatfs(fd)?.f_type {
+            crate::proc::PROC_SUPER_MAGIC => Some(Self::Proc),
+            SYSFS_MAGIC => Some(Self::Sys),
+            _ => None,
+        })
     }
 }
 
@@ -175,43 +298,32 @@ pub(crate) fn clone_tree(source: &Path, bind: Bind) -> Result<OwnedFd> {
 pub(crate) fn new_file_system(
     name: &str,
     source: &str,
-    data: &[String],
-) -> rustix::io::Result<OwnedFd> {
-    let context = fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(context.as_fd(), "source", source)?;
-    for option in data {
-        match option.split_once('=') {
-            Some((key, value)) => fsconfig_set_string(context.as_fd(), key, value)?,
-            None => fsconfig_set_flag(context.as_fd(), option.as_str())?,
+    options: &[String],
+) -> std::result::Result<OwnedFd, FileSystemError> {
+    FileSystem::new(name, source)?.mount(options)
+}
+
+/// A bind mount takes no options of the file system, which is mounted elsewhere already. Those with
+/// a value (`mode=755`) runc ignores, and configurations have them; a word that nobody knows is
+/// refused.
+fn check_specific(mount: &Mount, field: &str) -> Result<()> {
+    for (index, option) in mount.options().iter().flatten().enumerate() {
+        if !MountOptions::is_specific(option) {
+            continue;
         }
+        if !option.contains('=') {
+            let why = format!("{option:?} is no option of a bind mount");
+            return Err(invalid(format!("{field}[{index}]"), why));
+        }
+        tracing::warn!("{field}[{index}]: {option:?} is no option of a bind mount: ignored");
     }
-    fsconfig_create(context.as_fd())?;
-    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    Ok(())
 }
 
 /// Attaches a detached mount.
 pub(crate) fn move_to(mount: &OwnedFd, target: impl AsFd) -> rustix::io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mount.as_fd(), "", target.as_fd(), "", flags)
-}
-
-/// Makes the mounts of this namespace independent of the caller's, or as `rootfsPropagation` says.
-pub(crate) fn set_root_propagation(propagation: Option<&str>) -> Result<()> {
-    use MountPropagationFlags as P;
-    let flags = match propagation {
-        None | Some("" | "rslave") => P::DOWNSTREAM | P::REC,
-        Some("slave") => P::DOWNSTREAM,
-        Some("private") => P::PRIVATE,
-        Some("rprivate") => P::PRIVATE | P::REC,
-        Some("shared") => P::SHARED,
-        Some("rshared") => P::SHARED | P::REC,
-        Some("unbindable") => P::UNBINDABLE,
-        Some("runbindable") => P::UNBINDABLE | P::REC,
-        Some(other) => {
-            return Err(invalid("linux.rootfsPropagation", format!("{other:?} is unknown")));
-        }
-    };
-    mount_change("/", flags).context(|| "set the propagation of /".into())
 }
 
 /// Copies a directory's content into a detached tmpfs, keeping owners, modes and links.
@@ -252,7 +364,13 @@ fn copy_up(from: &OwnedFd, to: &OwnedFd) -> std::io::Result<()> {
                 rustix::fs::symlinkat(link, &to, name)?;
             }
             FileType::RegularFile => {
-                let source = openat(&from, name, OFlags::RDONLY | no_follow, Mode::empty())?;
+                // Whoever else writes to the image may have put a FIFO or a device there meanwhile.
+                let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | no_follow;
+                let source = openat(&from, name, flags, Mode::empty())?;
+                let opened = rustix::fs::fstat(&source)?;
+                if (opened.st_dev, opened.st_ino) != (stat.st_dev, stat.st_ino) {
+                    return Err(std::io::Error::other("it changed while it was copied"));
+                }
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | no_follow;
                 let target = openat(&to, name, flags, mode)?;
                 std::io::copy(&mut std::fs::File::from(source), &mut std::fs::File::from(target))?;

@@ -47,19 +47,93 @@ pub(crate) enum Bind {
     Recursive,
 }
 
+/// Which mounts of a tree have their files' owners mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mapped {
+    /// The topmost.
+    Top,
+    /// All.
+    All,
+}
+
 /// A mount's options.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct MountOptions {
     pub bind: Option<Bind>,
+    /// Whether a mount that is there already is changed.
+    pub remount: bool,
     /// For the mount itself.
     pub attributes: Attributes,
     /// For it and all mounts below it.
     pub recursive: Attributes,
     pub propagation: Vec<MountPropagationFlags>,
+    pub id_map: Option<Mapped>,
     /// Copy what the image has at the mount point into the new tmpfs.
     pub copy_up: bool,
     /// For the file system: `key` or `key=value`.
     pub data: Vec<String>,
+}
+
+/// The attributes' names, with what they set and clear.
+const ATTRIBUTES: [(&str, u64, u64); 18] = [
+    ("ro", attr::RDONLY, 0),
+    ("rw", 0, attr::RDONLY),
+    ("nosuid", attr::NOSUID, 0),
+    ("suid", 0, attr::NOSUID),
+    ("nodev", attr::NODEV, 0),
+    ("dev", 0, attr::NODEV),
+    ("noexec", attr::NOEXEC, 0),
+    ("exec", 0, attr::NOEXEC),
+    ("noatime", attr::NOATIME, 0),
+    ("atime", attr::RELATIME, attr::ATIME_MASK),
+    ("relatime", attr::RELATIME, attr::ATIME_MASK),
+    ("norelatime", attr::RELATIME, attr::ATIME_MASK),
+    ("strictatime", attr::STRICTATIME, 0),
+    ("nostrictatime", attr::RELATIME, attr::ATIME_MASK),
+    ("nodiratime", attr::NODIRATIME, 0),
+    ("diratime", 0, attr::NODIRATIME),
+    ("nosymfollow", attr::NOSYMFOLLOW, 0),
+    ("symfollow", 0, attr::NOSYMFOLLOW),
+];
+
+const PROPAGATION: [(&str, MountPropagationFlags); 8] = {
+    use MountPropagationFlags as P;
+    [
+        ("private", P::PRIVATE),
+        ("rprivate", P::PRIVATE.union(P::REC)),
+        ("shared", P::SHARED),
+        ("rshared", P::SHARED.union(P::REC)),
+        ("slave", P::DOWNSTREAM),
+        ("rslave", P::DOWNSTREAM.union(P::REC)),
+        ("unbindable", P::UNBINDABLE),
+        ("runbindable", P::UNBINDABLE.union(P::REC)),
+    ]
+};
+
+/// Options of every file system, which fsconfig(2) takes by these names.
+const GENERIC: [&str; 7] = ["sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand"];
+
+/// Options that change nothing: about what the kernel logs, and about counting changes of files,
+/// which file systems decide by themselves (`SB_I_VERSION`).
+const IGNORED: [&str; 5] = ["defaults", "silent", "loud", "iversion", "noiversion"];
+
+/// What is no option of a mount but a comment for other programs (fstab(5), mount(8)).
+const COMMENTS: [&str; 11] = [
+    "_netdev", "auto", "noauto", "group", "nofail", "nouser", "owner", "user", "users", "copy",
+    "nocopy",
+];
+
+const OTHERS: [&str; 6] = ["bind", "rbind", "remount", "idmap", "ridmap", "tmpcopyup"];
+
+/// Every option that is not left to the file systems.
+pub(crate) fn known() -> Vec<String> {
+    let attributes = ATTRIBUTES.iter().map(|(name, ..)| *name);
+    let recursive = ATTRIBUTES.iter().map(|(name, ..)| format!("r{name}"));
+    let propagation = PROPAGATION.iter().map(|(name, _)| *name);
+    let others = attributes.chain(propagation).chain(GENERIC).chain(IGNORED).chain(OTHERS);
+    let mut names: Vec<String> = others.map(str::to_owned).chain(recursive).collect();
+    names.sort();
+    names
 }
 
 impl MountOptions {
@@ -73,52 +147,42 @@ impl MountOptions {
     }
 
     fn add(&mut self, option: &str) {
-        use MountPropagationFlags as P;
         if let Some((set, clear)) = attribute(option) {
             return self.attributes.apply(set, clear);
         }
         if let Some((set, clear)) = option.strip_prefix('r').and_then(attribute) {
             return self.recursive.apply(set, clear);
         }
+        if let Some((_, flags)) = PROPAGATION.iter().find(|(name, _)| *name == option) {
+            return self.propagation.push(*flags);
+        }
         match option {
             "bind" => self.bind = self.bind.or(Some(Bind::Shallow)),
             "rbind" => self.bind = Some(Bind::Recursive),
-            "private" => self.propagation.push(P::PRIVATE),
-            "rprivate" => self.propagation.push(P::PRIVATE | P::REC),
-            "shared" => self.propagation.push(P::SHARED),
-            "rshared" => self.propagation.push(P::SHARED | P::REC),
-            "slave" => self.propagation.push(P::DOWNSTREAM),
-            "rslave" => self.propagation.push(P::DOWNSTREAM | P::REC),
-            "unbindable" => self.propagation.push(P::UNBINDABLE),
-            "runbindable" => self.propagation.push(P::UNBINDABLE | P::REC),
+            "remount" => self.remount = true,
+            "idmap" => self.id_map = self.id_map.or(Some(Mapped::Top)),
+            "ridmap" => self.id_map = Some(Mapped::All),
             "tmpcopyup" => self.copy_up = true,
-            "defaults" | "" => {}
+            "" => {}
+            ignored if IGNORED.contains(&ignored) || is_comment(ignored) => {}
             data => self.data.push(data.to_owned()),
         }
     }
+
+    /// Whether an option means something to some file systems only.
+    pub(crate) fn is_specific(option: &str) -> bool {
+        !Self::parse([option]).data.is_empty() && !GENERIC.contains(&option)
+    }
+}
+
+fn is_comment(option: &str) -> bool {
+    COMMENTS.contains(&option) || option.starts_with("x-") || option.starts_with("X-")
 }
 
 /// What an option sets and clears, if it is an attribute.
 fn attribute(option: &str) -> Option<(u64, u64)> {
-    Some(match option {
-        "ro" => (attr::RDONLY, 0),
-        "rw" => (0, attr::RDONLY),
-        "nosuid" => (attr::NOSUID, 0),
-        "suid" => (0, attr::NOSUID),
-        "nodev" => (attr::NODEV, 0),
-        "dev" => (0, attr::NODEV),
-        "noexec" => (attr::NOEXEC, 0),
-        "exec" => (0, attr::NOEXEC),
-        "noatime" => (attr::NOATIME, 0),
-        "atime" | "norelatime" | "nostrictatime" => (attr::RELATIME, attr::ATIME_MASK),
-        "relatime" => (attr::RELATIME, attr::ATIME_MASK),
-        "strictatime" => (attr::STRICTATIME, 0),
-        "nodiratime" => (attr::NODIRATIME, 0),
-        "diratime" => (0, attr::NODIRATIME),
-        "nosymfollow" => (attr::NOSYMFOLLOW, 0),
-        "symfollow" => (0, attr::NOSYMFOLLOW),
-        _ => return None,
-    })
+    let found = ATTRIBUTES.iter().find(|(name, ..)| *name == option)?;
+    Some((found.1, found.2))
 }
 
 #[cfg(test)]
@@ -151,8 +215,18 @@ mod tests {
 
     #[test]
     fn the_rest_is_for_the_file_system() {
-        let options = MountOptions::parse(["mode=755", "newinstance", "rshared", "defaults"]);
-        assert_eq!(options.data, ["mode=755", "newinstance"]);
+        let options =
+            MountOptions::parse(["mode=755", "newinstance", "rshared", "defaults", "sync"]);
+        assert_eq!(options.data, ["mode=755", "newinstance", "sync"]);
         assert_eq!(options.propagation.len(), 1);
+        assert!(MountOptions::is_specific("mode=755") && !MountOptions::is_specific("sync"));
+    }
+
+    #[test]
+    fn what_is_known_is_no_option_of_a_file_system() {
+        for option in known() {
+            let parsed = MountOptions::parse([option.as_str()]);
+            assert!(parsed.data.iter().all(|data| GENERIC.contains(&data.as_str())), "{option}");
+        }
     }
 }

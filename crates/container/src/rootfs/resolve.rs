@@ -2,13 +2,13 @@
 //! openat2(2) and `RESOLVE_IN_ROOT`, held as descriptors, never looked up twice.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-use runhcs_compute::Result;
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use runhcs_compute::{Error, Result};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::Context;
@@ -29,6 +29,12 @@ fn names(path: &Path) -> VecDeque<OsString> {
 /// A container's root directory.
 #[derive(Debug)]
 pub(crate) struct Root(OwnedFd);
+
+impl From<OwnedFd> for Root {
+    fn from(directory: OwnedFd) -> Self {
+        Self(directory)
+    }
+}
 
 impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -62,6 +68,10 @@ impl Root {
     pub(crate) fn directory(&self, path: &Path) -> Result<OwnedFd> {
         let what = || format!("make directory {} in the container", path.display());
         let open = |path: &Path| self.open_at(path, OFlags::PATH | OFlags::DIRECTORY);
+        // Most are there; only what isn't is worth walking to.
+        if let Ok(found) = open(path) {
+            return Ok(found);
+        }
         let mut ahead: VecDeque<OsString> = names(path);
         let mut reached = PathBuf::from("/");
         let mut links = 0;
@@ -108,14 +118,64 @@ impl Root {
             return Ok(found);
         }
         let parent = self.directory(path.parent().unwrap_or(Path::new("/")))?;
-        let name = path.file_name().unwrap_or_default();
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&parent, name, flags | OFlags::WRONLY, FILE_MODE).context(what)?;
-        self.open_at(path, OFlags::PATH).context(what)
+        new_file(&parent, path.file_name().unwrap_or_default()).context(what)
     }
 
-    fn open_at(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    /// As [`Root::file`], but a symbolic link there is refused rather than followed.
+    pub(crate) fn plain_file(&self, path: &Path) -> Result<OwnedFd> {
+        let what = || format!("make file {} in the container", path.display());
+        let parent = self.directory(path.parent().unwrap_or(Path::new("/")))?;
+        let name = path.file_name().unwrap_or_default();
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = match rustix::fs::openat(&parent, name, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return new_file(&parent, name).context(what),
+            found => found.context(what)?,
+        };
+        let stat = rustix::fs::fstat(&found).context(what)?;
+        if FileType::from_raw_mode(stat.st_mode).is_symlink() {
+            return Err(Error::failed(what(), "the image has a symbolic link there"));
+        }
+        Ok(found)
+    }
+
+    /// As [`Root::directory`], but refuses a path that leads through symbolic links: two names for
+    /// one place let the image keep one of them from being protected (CVE-2023-27561).
+    pub(crate) fn plain_directory(&self, path: &Path) -> Result<OwnedFd> {
+        let open = || {
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            self.open_in_root(path, flags, ResolveFlags::NO_SYMLINKS)
+        };
+        let opened = match open() {
+            Err(Errno::NOENT) => {
+                self.directory(path)?;
+                open()
+            }
+            opened => opened,
+        };
+        let what = || format!("find directory {} in the container", path.display());
+        match opened {
+            Err(Errno::LOOP) => {
+                let why = "it must be mounted on ordinary directory, but the image has a symbolic \
+                           link there or on the way";
+                Err(Error::failed(what(), why))
+            }
+            opened => opened.context(what),
+        }
+    }
+
+    /// Opens what is at `path`, following links within the root, but none of procfs' that lead to
+    /// what a descriptor or another process has open.
+    pub(crate) fn open_at(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        self.open_in_root(path, flags, ResolveFlags::empty())
+    }
+
+    fn open_in_root(
+        &self,
+        path: &Path,
+        flags: OFlags,
+        more: ResolveFlags,
+    ) -> rustix::io::Result<OwnedFd> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
         // EAGAIN: something was renamed while `..` was being resolved; openat2(2) says try again.
         let mut attempts = 0;
         loop {
@@ -131,6 +191,11 @@ impl Root {
             }
         }
     }
+}
+
+fn new_file(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags | OFlags::WRONLY, FILE_MODE)
 }
 
 #[cfg(test)]
@@ -181,5 +246,24 @@ mod tests {
         fd.directory(Path::new("/rel/y")).unwrap();
         assert!(root.join("run/x/y").is_dir());
         assert!(fd.directory(Path::new("/loop")).is_err());
+    }
+
+    #[test]
+    fn links_can_be_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        std::fs::create_dir(root.join("real")).unwrap();
+        std::os::unix::fs::symlink("real", root.join("link")).unwrap();
+        let fd = Root::open(root).unwrap();
+        fd.plain_directory(Path::new("/real/new")).unwrap();
+        assert!(root.join("real/new").is_dir());
+        for path in ["/link", "/link/new"] {
+            let error = fd.plain_directory(Path::new(path)).unwrap_err();
+            let cause = std::error::Error::source(&error).unwrap().to_string();
+            assert!(cause.contains("symbolic link"), "{cause}");
+        }
+        fd.plain_file(Path::new("/real/file")).unwrap();
+        fd.plain_file(Path::new("/link/file")).unwrap();
+        assert!(fd.plain_file(Path::new("/link")).is_err());
     }
 }

@@ -174,7 +174,11 @@ pub fn network_namespace(namespace: &Value) -> Change {
 }
 
 impl Change {
-    fn new(path: &str, settings: Option<Value>, guest: Option<(GuestResource, Value)>) -> Self {
+    pub(super) fn new(
+        path: &str,
+        settings: Option<Value>,
+        guest: Option<(GuestResource, Value)>,
+    ) -> Self {
         let request = |request_type, settings| ModifySettingRequest {
             resource_path: path.to_owned(),
             request_type,
@@ -192,6 +196,6 @@ impl Change {
 
 /// A document of this crate as JSON. These have neither maps with keys that aren't texts nor
 /// serializers of their own that fail.
-fn value(document: &impl Serialize) -> Value {
+pub(super) fn value(document: &impl Serialize) -> Value {
     serde_json::to_value(document).expect("a document of this crate is JSON")
 }

@@ -1,7 +1,7 @@
 //! A Linux container in a Linux guest. The guest's compute service takes the configuration itself,
 //! less what is the host's business.
 
-use oci_spec::runtime::{Spec, Windows, WindowsNetwork};
+use oci_spec::runtime::{Root, Spec, Windows, WindowsNetwork};
 
 use super::guest_paths::{linux_container, linux_rootfs};
 use crate::options::{Annotations, names};
@@ -37,14 +37,21 @@ pub fn lcow_hosted(spec: &Spec, id: &str, scratch: &str) -> Result<HostedSystem>
     })
 }
 
+/// What an absent root means: the type's own default is read-only.
+fn writable_root() -> Root {
+    let mut root = Root::default();
+    root.set_readonly(None);
+    root
+}
+
 /// The configuration as the guest is to see it: hooks run on the host, the guest has its own
 /// control groups, and of the Windows part only the network namespace says something there.
 fn guest_spec(spec: &Spec, id: &str) -> Result<Spec> {
     let mut guest = spec.clone();
     guest.set_hooks(None);
-    if let Some(root) = guest.root_mut() {
-        root.set_path(linux_rootfs(id).into());
-    }
+    let mut root = guest.root().clone().unwrap_or_else(writable_root);
+    root.set_path(linux_rootfs(id).into());
+    guest.set_root(Some(root));
     let network = spec.windows().as_ref().and_then(|windows| windows.network().as_ref());
     let namespace = network.and_then(|network| network.network_namespace().clone());
     guest.set_windows(namespace.filter(|id| !id.is_empty()).map(|namespace| {

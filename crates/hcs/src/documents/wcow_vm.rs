@@ -109,7 +109,7 @@ fn windows_devices(
 }
 
 /// A share of files that nobody changes.
-pub(super) fn read_only_share(options: &VmOptions, guest: WcowOptions) -> VirtualSmbShareOptions {
+pub fn read_only_share(options: &VmOptions, guest: WcowOptions) -> VirtualSmbShareOptions {
     VirtualSmbShareOptions {
         read_only: true,
         share_read: true,

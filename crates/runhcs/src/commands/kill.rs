@@ -1,23 +1,40 @@
 //! `kill`: sends a signal.
 
-use anyhow::{Result, bail};
-use runhcs_compute::{Scope, Status};
+use anyhow::Result;
+use runhcs_compute::{Scope, Signal, Status};
 
-use crate::cli::KillArgs;
-use crate::existing::Existing;
+use crate::cli::{KillArgs, KillSignal};
+use crate::existing::{Existing, config};
 use crate::globals::Globals;
 
 /// Sends a signal to a container's init process, or to all its processes.
 pub fn run(globals: &Globals, args: &KillArgs) -> Result<u8> {
-    let (_, existing) = Existing::find(&globals.store, &args.id)?;
-    let scope = if args.all { Scope::All } else { Scope::Init };
-    match existing.status()? {
-        // Processes can be left in a container without a pid namespace of its own.
-        Status::Stopped if args.all && existing.container().is_some() => {}
+    let (entry, existing) = Existing::find(&globals.store, &args.id)?;
+    let status = existing.status()?;
+    let signal = match args.signal {
+        KillSignal::Send(signal) => signal,
+        KillSignal::Probe if status == Status::Stopped && !args.all => {
+            return Err(stopped(args, &existing));
+        }
+        KillSignal::Probe => return Ok(0),
+    };
+    let outlives = existing.service.outlives_main_process();
+    // The kernel ends the others with the main one only in a pid namespace of their own.
+    let kills_all =
+        signal == Signal::KILL && outlives && !runhcs_spec::has_own_pid_namespace(&config(&entry)?);
+    let scope = if args.all || kills_all { Scope::All } else { Scope::Init };
+    match status {
+        Status::Stopped if scope == Scope::All && outlives => {}
         Status::Stopped if args.all => return Ok(0),
-        Status::Stopped => bail!("container not running: {} has stopped", args.id),
+        Status::Stopped => return Err(stopped(args, &existing)),
         _ => {}
     }
-    existing.require()?.signal(args.signal, scope)?;
+    existing.require()?.signal(signal, scope)?;
     Ok(0)
+}
+
+/// The words are runc's, which callers match.
+fn stopped(args: &KillArgs, existing: &Existing) -> anyhow::Error {
+    let why = existing.because(Status::Stopped);
+    anyhow::anyhow!("container not running: {} has stopped{why}", args.id)
 }

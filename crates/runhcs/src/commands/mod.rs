@@ -1,19 +1,8 @@
-//! One file a verb.
+//! One file a verb. Those whose work differs by operating system are in `sys`.
 
 pub mod create;
-pub mod delete;
-pub mod events;
-pub mod exec;
-pub mod features;
 pub mod kill;
 pub mod list;
 pub mod pause;
-pub mod ps;
-pub mod resize_tty;
 pub mod resume;
-pub mod run;
-pub mod spec;
-pub mod start;
 pub mod state;
-pub mod sync;
-pub mod update;

@@ -21,11 +21,22 @@ fn built_in() -> VmOptions {
         initramfs: DEFAULT_INITRAMFS.into(),
         kernel_args: String::new(),
         memory_mib: 256,
+        max_memory_mib: None,
+        preallocate_memory: false,
+        huge_pages: false,
         vcpus: 1,
+        max_vcpus: None,
+        cpu_features: String::new(),
         accelerator: Accelerator::Auto,
         machine: Machine::Microvm,
+        console: Console::Log,
+        entropy: Entropy::Cpu,
+        disk_bandwidth: None,
+        disk_iops: None,
         qemu: "qemu-system-x86_64".into(),
+        templates: Some(DEFAULT_TEMPLATES.into()),
         boot_timeout_seconds: 60,
+        uid_base: 1_879_048_192,
     }
 }
 
@@ -36,11 +47,23 @@ fn file() -> VmDefaults {
         initramfs: Some("/file/initramfs".into()),
         kernel_args: Some("file=1".into()),
         memory_mib: Some(300),
+        max_memory_mib: Some(600),
+        preallocate_memory: Some(true),
+        huge_pages: Some(true),
         vcpus: Some(3),
+        max_vcpus: Some(6),
+        cpu_features: Some("-avx".into()),
         accelerator: Some(Accelerator::Kvm),
         machine: Some(Machine::Q35),
+        console: Some(Console::Off),
+        entropy: Some(Entropy::Host),
+        disk_bandwidth: Some(1000),
+        disk_iops: Some(10),
         qemu: Some("qemu-file".into()),
+        template: Some(TemplateUse::Auto),
+        template_dir: Some("/file/templates".into()),
         boot_timeout_seconds: Some(33),
+        uid_base: Some(70_000),
     }
 }
 
@@ -54,11 +77,22 @@ fn every_source_overrides_the_weaker_ones() {
         initramfs: "/file/initramfs".into(),
         kernel_args: "file=1".into(),
         memory_mib: 300,
+        max_memory_mib: Some(600),
+        preallocate_memory: true,
+        huge_pages: true,
         vcpus: 3,
+        max_vcpus: Some(6),
+        cpu_features: "-avx".to_owned(),
         accelerator: Accelerator::Kvm,
         machine: Machine::Q35,
+        console: Console::Off,
+        entropy: Entropy::Host,
+        disk_bandwidth: NonZeroU64::new(1000),
+        disk_iops: NonZeroU64::new(10),
         qemu: "qemu-file".into(),
+        templates: Some("/file/templates".into()),
         boot_timeout_seconds: 33,
+        uid_base: 70_000,
     };
     assert_eq!(options(json!({}), &file()).unwrap(), from_file);
 
@@ -78,17 +112,32 @@ fn every_source_overrides_the_weaker_ones() {
     let annotations = json!({
         KERNEL: "/own/kernel", INITRAMFS: "/own/initramfs", KERNEL_ARGS: " own=1 ",
         MEMORY_MIB: "64", VCPUS: "5", ACCELERATOR: "tcg", MACHINE: "microvm", BOOT_TIMEOUT: "1",
+        TEMPLATE: "never",
+        PREALLOCATE_MEMORY: "false", HUGE_PAGES: "false", MAX_MEMORY_MIB: "64",
+        MAX_VCPUS: "5", CPU_FEATURES: " +a.b , -c-d_e,",
+        CONSOLE: "log", ENTROPY: "cpu", DISK_BANDWIDTH: "7", DISK_IOPS: "0",
     });
     let expected = VmOptions {
         kernel: "/own/kernel".into(),
         initramfs: "/own/initramfs".into(),
         kernel_args: "own=1".into(),
         memory_mib: 64,
+        max_memory_mib: None,
+        preallocate_memory: false,
+        huge_pages: false,
         vcpus: 5,
+        max_vcpus: None,
+        cpu_features: "+a.b,-c-d_e".to_owned(),
         accelerator: Accelerator::Tcg,
         machine: Machine::Microvm,
+        console: Console::Log,
+        entropy: Entropy::Cpu,
+        disk_bandwidth: NonZeroU64::new(7),
+        disk_iops: None,
         qemu: "/vm/qemu".into(),
+        templates: None,
         boot_timeout_seconds: 1,
+        uid_base: 70_000,
     };
     assert_eq!(options(json!({"vm": vm, "annotations": annotations}), &file()).unwrap(), expected);
 }
@@ -100,17 +149,75 @@ fn the_models_names_are_understood() {
         (MODEL_KERNEL_ARGS, "debug"),
         (MODEL_MEMORY, "1024"),
         (MODEL_VCPUS, "2"),
+        (MODEL_PHYSICAL, "true"),
+        (MODEL_OVERCOMMIT, "false"),
+        (MODEL_BANDWIDTH, "1000"),
+        (MODEL_IOPS, "20"),
         ("io.microsoft.virtualmachine.lcow.vpcienabled", "true"),
+        ("io.microsoft.virtualmachine.storage.scratch.encrypted", "false"),
     ]);
     let expected = VmOptions {
         kernel: "/boot/vmlinux".into(),
         initramfs: "/boot/initramfs.img".into(),
         kernel_args: "debug".into(),
         memory_mib: 1024,
+        preallocate_memory: true,
         vcpus: 2,
+        disk_bandwidth: NonZeroU64::new(1000),
+        disk_iops: NonZeroU64::new(20),
         ..built_in()
     };
     assert_eq!(found.unwrap(), expected);
+    let short = annotated_with(&[(MODEL_BOOT_FILES_SHORT, "/boot")]).unwrap();
+    assert_eq!(short.kernel, expected.kernel);
+}
+
+#[test]
+fn the_models_other_names_are_known_refused_or_unknown() {
+    let ignored = |pairs: &[(&str, &str)]| {
+        let annotations: HashMap<_, _> = pairs.iter().copied().collect();
+        let json = json!({"ociVersion": "1.0.0", "annotations": annotations});
+        let spec: Spec = serde_json::from_value(json).unwrap();
+        let ignored = VmOptions::ignored_annotations(&spec).map_err(|e| e.to_string())?;
+        Ok::<_, String>(ignored.into_iter().map(str::to_owned).collect::<Vec<_>>())
+    };
+    let prefix = "io.microsoft.virtualmachine";
+    let (weight, logs) =
+        (format!("{prefix}.computetopology.processor.weight"), format!("{prefix}.forwardlogs.x"));
+    let found = ignored(&[(&logs, "1"), (&weight, "100"), (MODEL_VCPUS, "x"), ("other", "y")]);
+    assert_eq!(found, Ok(vec![weight, logs]));
+    for (name, value, message) in [
+        ("lcow.securitypolicy", "abc", "\"abc\" can't be had: confidential VMs"),
+        ("storage.scratch.encrypted", "true", "\"true\" can't be had: scratch disks"),
+        ("computetopology.memory.sizeinmib", "5", "no such annotation"),
+        ("", "", "no such annotation"),
+    ] {
+        let name = format!("{prefix}.{name}");
+        let error = ignored(&[(&name, value)]).unwrap_err();
+        assert!(error.starts_with(&format!("{name}: {message}")), "{error}");
+        assert_eq!(annotated_with(&[(&name, value)]).unwrap_err(), error);
+    }
+}
+
+#[test]
+fn only_some_machines_grow() {
+    let q35 = (MACHINE, "q35");
+    let found = annotated_with(&[q35, (MAX_MEMORY_MIB, "512"), (MAX_VCPUS, "4")]).unwrap();
+    assert_eq!((found.max_memory_mib, found.max_vcpus), (Some(512), Some(4)));
+    // What is no more than the VM has says nothing.
+    let found = annotated_with(&[(MAX_MEMORY_MIB, "256"), (MAX_VCPUS, "1")]).unwrap();
+    assert_eq!((found.max_memory_mib, found.max_vcpus), (None, None));
+    for name in [MAX_MEMORY_MIB, MAX_VCPUS] {
+        let error =
+            annotated_with(&[(name, if name == MAX_VCPUS { "2" } else { "257" })]).unwrap_err();
+        assert!(error.starts_with(&format!("{name}: a VM of the machine type")), "{error}");
+    }
+}
+
+#[test]
+fn huge_pages_are_whole() {
+    let found = annotated_with(&[(HUGE_PAGES, "true"), (MEMORY_MIB, "65")]).unwrap();
+    assert_eq!((found.huge_pages, found.memory_mib), (true, 66));
 }
 
 #[test]
@@ -125,6 +232,8 @@ fn two_names_of_one_option_must_agree() {
         let expected = format!("{model}: {other:?} contradicts the annotation {own}");
         assert_eq!(error, expected);
     }
+    let error = annotated_with(&[(MODEL_PHYSICAL, "true"), (MODEL_OVERCOMMIT, "true")]);
+    assert!(error.unwrap_err().contains("contradicts"));
     annotated_with(&[(KERNEL, "/boot/vmlinux"), (MODEL_BOOT_FILES, "/boot")]).unwrap();
     let error = annotated_with(&[(KERNEL, "/k"), (MODEL_BOOT_FILES, "/boot")]).unwrap_err();
     assert!(error.contains("contradicts"), "{error}");
@@ -152,6 +261,16 @@ fn a_bad_annotation_is_named_with_its_value_and_what_is_accepted() {
         (MODEL_BOOT_FILES, "boot", "\"boot\" is not an absolute path"),
         (KERNEL_ARGS, "a\nb", "\"a\\nb\" holds '\\n'; only printable ASCII"),
         (KERNEL_ARGS, "quiet -- init", "\"quiet -- init\" holds `--`"),
+        (CPU_FEATURES, "avx", "\"avx\" is no feature such as `+avx2`"),
+        (CPU_FEATURES, "+a,hv=1", "\"hv=1\" is no feature"),
+        (CPU_FEATURES, "+", "\"+\" is no feature"),
+        (HUGE_PAGES, "yes", "\"yes\" is neither `true` nor `false`"),
+        (PREALLOCATE_MEMORY, "", "\"\" is neither"),
+        (MODEL_OVERCOMMIT, "1", "\"1\" is neither"),
+        (CONSOLE, "on", "\"on\" is unknown; it is `log` or `off`"),
+        (ENTROPY, "", "\"\" is unknown; it is `cpu` or `host`"),
+        (DISK_BANDWIDTH, "10M", "\"10M\" is not a limit, or none with 0, from 0 to"),
+        (DISK_IOPS, "9223372036854775808", "\"9223372036854775808\" is not a limit"),
         (MODEL_KERNEL_ARGS, &long, "1025 characters; at most 1024"),
     ] {
         let error = annotated_with(&[(name, value)]).unwrap_err();
@@ -177,8 +296,13 @@ fn a_bad_entry_of_the_configuration_file_is_named() {
             VmDefaults { qemu: Some("bin/qemu".into()), ..file() },
             "qemu in the configuration file's [vm]: \"bin/qemu\" is not an absolute path, nor the name of a program",
         ),
+        (VmDefaults { cpu_features: Some("x".into()), ..file() }, "cpu-features in"),
+        (VmDefaults { disk_iops: Some(u64::MAX), ..file() }, "disk-iops in"),
         (VmDefaults { qemu: Some("..".into()), ..file() }, "qemu in"),
         (VmDefaults { boot_timeout_seconds: Some(0), ..file() }, "boot-timeout-seconds in"),
+        (VmDefaults { template_dir: Some("templates".into()), ..file() }, "template-dir in"),
+        (VmDefaults { uid_base: Some(0), ..file() }, "uid-base in"),
+        (VmDefaults { uid_base: Some(u32::MAX), ..file() }, "uid-base in"),
     ] {
         let error = options(json!({}), &file).unwrap_err();
         assert!(error.starts_with(message), "{error}");
@@ -251,8 +375,8 @@ proptest! {
     }
 
     #[test]
-    fn no_value_makes_it_panic(name in 0..OWN_NAMES.len(), value in ".*") {
-        if let Ok(found) = annotated_with(&[(OWN_NAMES[name], &value)]) {
+    fn no_value_makes_it_panic(name in 0..names::OWN.len(), value in ".*") {
+        if let Ok(found) = annotated_with(&[(names::OWN[name], &value)]) {
             prop_assert!(found.kernel.is_absolute() && found.initramfs.is_absolute());
             prop_assert!(found.kernel_args.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
         }

@@ -17,8 +17,8 @@ mod redirect;
 mod tap;
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use rtnetlink::Handle;
@@ -109,6 +109,11 @@ impl Carried {
             let found = runhcs_network::collect(&handle, &taps).await?;
             carry(&handle, devices, &found).await
         })
+    }
+
+    /// Where other processes find the namespace, as long as this exists.
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), self.netns.as_raw_fd()).into()
     }
 
     /// The VM's network devices.

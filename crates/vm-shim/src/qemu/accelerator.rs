@@ -1,5 +1,6 @@
 //! What runs the guest's instructions: KVM where it really works, else QEMU's translator.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,8 @@ use anyhow::{Context, bail};
 use runhcs_spec::Accelerator;
 
 use crate::daemon;
+
+const KVM: &str = "/dev/kvm";
 
 /// How long the probe's guest, a dozen instructions, may take.
 const PROBE_DEADLINE: Duration = Duration::from_secs(2);
@@ -26,6 +29,23 @@ impl Usable {
         match self {
             Self::Kvm => "kvm",
             Self::Tcg => "tcg",
+        }
+    }
+
+    /// QEMU's argument for it. The buffer for translated code is bounded, in MiB, because it counts
+    /// towards the VM's control groups; when it is full, QEMU begins anew.
+    pub fn argument(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg,tb-size=128",
+        }
+    }
+
+    /// The device that QEMU needs for it.
+    pub fn device(self) -> Option<&'static Path> {
+        match self {
+            Self::Kvm => Some(Path::new(KVM)),
+            Self::Tcg => None,
         }
     }
 
@@ -65,13 +85,13 @@ pub fn choose(wanted: Accelerator) -> anyhow::Result<Usable> {
 /// Runs a tiny guest. In a process of its own, because where virtualisation is broken, running a
 /// virtual CPU can take forever.
 fn probe() -> anyhow::Result<()> {
-    if !std::path::Path::new("/dev/kvm").exists() {
-        bail!("there is no /dev/kvm");
+    if !Path::new(KVM).exists() {
+        bail!("there is no {KVM}");
     }
     let mut command = Command::new("/proc/self/exe");
     command.arg("kvm-probe").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    daemon::die_with_us(&mut command);
-    let mut child = command.spawn().context("cannot start the KVM probe")?;
+    let started = daemon::die_with_us(&mut command).and_then(|()| command.spawn());
+    let mut child = started.context("cannot start the KVM probe")?;
     let deadline = Instant::now() + PROBE_DEADLINE;
     while child.try_wait()?.is_none() {
         if Instant::now() > deadline {

@@ -12,6 +12,7 @@ use std::time::Duration;
 const AF_VSOCK: c_int = 40;
 const SOCK_STREAM: c_int = 1;
 const SYS_FINIT_MODULE: c_long = 313;
+const SCHED_FIFO: c_int = 1;
 const HOST_CID: u32 = 2;
 const CONTROL_PORT: u32 = 1023;
 /// `runhcs_protocol::VERSION`, from the tests.
@@ -28,6 +29,7 @@ unsafe extern "C" {
     fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
     fn connect(fd: c_int, address: *const SockaddrVm, length: u32) -> c_int;
     fn syscall(number: c_long, ...) -> c_long;
+    fn sched_setscheduler(pid: c_int, policy: c_int, priority: *const c_int) -> c_int;
 }
 
 #[repr(C)]
@@ -76,6 +78,30 @@ fn main() {
             sleep(Duration::from_secs(1000));
         }
         "hang" => serve(hello(VERSION), |_| None),
+        // Nothing else in the guest gets the processor any more.
+        "spin" => {
+            let _link = hello(VERSION);
+            spin();
+        }
+        // Answers what nobody has asked.
+        "stray" => {
+            let mut link = hello(VERSION);
+            let _ = link.read(&mut [0; 64]).unwrap();
+            send(&mut link, r#"{"reply":{"id":4096,"body":"done"}}"#);
+        }
+        // Talks without end, and answers everything in between, whatever it was.
+        "flood" => flood(hello(VERSION)),
+        "escapes" => serve(hello(VERSION), |_| {
+            Some(r#"{"failed":{"other":["\u001b[2Jcleared\nrunhcs: all is well"]}}"#)
+        }),
+        // A process of another container's number.
+        "same-process" => serve(hello(VERSION), |request| {
+            Some(if request.contains("createProcess") {
+                r#"{"process":{"exec":7,"pid":9}}"#
+            } else {
+                r#"{"exited":{"signaled":200}}"#
+            })
+        }),
         // Answers everything with the same nonsense.
         "nonsense" => serve(hello(VERSION), |_| Some(r#"{"process":{"exec":7,"pid":0}}"#)),
         // Answers the status at once, and all else never.
@@ -89,17 +115,54 @@ fn main() {
     }
 }
 
+/// Takes the one processor, at the highest priority and without a limit.
+fn spin() -> ! {
+    let throttle = "/proc/sys/kernel/sched_rt_runtime_us";
+    std::fs::write(throttle, "-1").unwrap();
+    let highest = 99;
+    // SAFETY: the parameter lives through the call.
+    let result = unsafe { sched_setscheduler(0, SCHED_FIFO, &raw const highest) };
+    assert_eq!(result, 0);
+    println!("spinning");
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+fn flood(mut link: File) -> ! {
+    let (questions, asked) = std::sync::mpsc::channel();
+    let mut reader = link.try_clone().unwrap();
+    std::thread::spawn(move || {
+        loop {
+            questions.send(request(&mut reader).0).unwrap();
+        }
+    });
+    let text = "x".repeat(4000);
+    loop {
+        while let Ok(id) = asked.try_recv() {
+            send(&mut link, &format!(r#"{{"reply":{{"id":{id},"body":{{"status":"running"}}}}}}"#));
+        }
+        let line = r#"{"log":{"level":"error","container":null,"message":""#;
+        send(&mut link, &format!(r#"{line}{text}"}}}}"#));
+    }
+}
+
+/// The next request: its number, and all of it.
+fn request(link: &mut File) -> (String, String) {
+    let mut header = [0; 4];
+    link.read_exact(&mut header).unwrap();
+    let mut body = vec![0; u32::from_be_bytes(header) as usize];
+    link.read_exact(&mut body).unwrap();
+    let request = String::from_utf8(body).unwrap();
+    let id = request
+        .split_once(r#""id":"#)
+        .map(|(_, rest)| rest.chars().take_while(char::is_ascii_digit).collect());
+    (id.unwrap(), request)
+}
+
 fn serve(mut link: File, answer: impl Fn(&str) -> Option<&'static str>) {
     loop {
-        let mut header = [0; 4];
-        link.read_exact(&mut header).unwrap();
-        let mut body = vec![0; u32::from_be_bytes(header) as usize];
-        link.read_exact(&mut body).unwrap();
-        let request = String::from_utf8(body).unwrap();
-        let id: String = request
-            .split_once(r#""id":"#)
-            .map(|(_, rest)| rest.chars().take_while(char::is_ascii_digit).collect())
-            .unwrap();
+        let (id, request) = request(&mut link);
         if let Some(answer) = answer(&request) {
             send(&mut link, &format!(r#"{{"reply":{{"id":{id},"body":{answer}}}}}"#));
         }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::{Mount, Process, Root, Spec};
 use runhcs_compute::{ContainerId, ExitStatus};
 use runhcs_protocol::guest::ProcessKey;
-use runhcs_spec::{Accelerator, Machine, VmOptions};
+use runhcs_spec::{Accelerator, Console, Entropy, Machine, VmOptions};
 use runhcs_uvm::{Attachment, Launch, LocalStdio, Vm, VmContainer};
 
 /// The VM shim under test.
@@ -61,17 +61,29 @@ impl Pod {
             initramfs: image.join("initramfs.img"),
             kernel_args: String::new(),
             memory_mib: 256,
+            max_memory_mib: None,
+            preallocate_memory: false,
+            huge_pages: false,
             vcpus: 1,
+            max_vcpus: None,
+            cpu_features: String::new(),
             accelerator: Accelerator::Auto,
             machine: Machine::Microvm,
+            console: Console::Log,
+            entropy: Entropy::Cpu,
+            disk_bandwidth: None,
+            disk_iops: None,
             qemu: "qemu-system-x86_64".into(),
+            templates: None,
             boot_timeout_seconds: 60,
+            uid_base: 1_879_048_192,
         };
         let launch = Launch {
             host_id: unique.parse().unwrap(),
             dir: dir.path().to_owned(),
             options,
             network: None,
+            cgroups: Vec::new(),
             console: None,
             log_level: "debug,virtiofsd=info".to_owned(),
             log_json: false,
@@ -249,11 +261,10 @@ pub fn carry(attachment: Attachment, input: Vec<u8>) -> Outcome {
     };
     let out = thread::spawn(move || reader(&mut from_out));
     let err = thread::spawn(move || reader(&mut from_err));
-    let status = attachment.run(LocalStdio::Pipes {
-        stdin: stdin.as_fd(),
-        stdout: stdout.as_fd(),
-        stderr: stderr.as_fd(),
-    });
+    let stdio =
+        LocalStdio::Pipes { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
+    // What it leaves behind keeps the pipes open in vain.
+    let status = attachment.run(stdio).map(|ended| ended.status);
     drop((stdin, stdout, stderr));
     feeding.join().unwrap();
     Outcome { status, stdout: out.join().unwrap(), stderr: err.join().unwrap() }
@@ -275,7 +286,7 @@ pub fn start(vm: &Vm, id: &str, spec: &Spec) -> (VmContainer, Attachment) {
     let mut linux = spec.linux().clone().unwrap_or_default();
     linux.set_cgroups_path(Some(format!("/containers/{id}").into()));
     spec.set_linux(Some(linux));
-    let created = vm.create_container(&id, &spec);
+    let created = vm.create_container(&id, &spec, &[], &|_, _| Ok(false));
     created.unwrap_or_else(|error| panic!("no container: {}", chain(&error)));
     let attachment = vm.attach(&init(&id)).unwrap_or_else(|e| panic!("{}", chain(&e)));
     let container = VmContainer { vm: vm.clone(), id };

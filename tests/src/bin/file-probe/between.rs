@@ -91,3 +91,12 @@ fn say(line: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("write to standard output")
 }
+
+/// Prints the errors that a new and an old call fail with.
+pub fn print_refusals(path: &Path) -> Result<()> {
+    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+    let new = rustix::fs::openat2(CWD, path, OFlags::PATH, Mode::empty(), ResolveFlags::empty());
+    let new = new.err().map_or(0, |error| error.raw_os_error());
+    let old = std::fs::create_dir(path).err().and_then(|error| error.raw_os_error()).unwrap_or(0);
+    say(&format!("openat2 {new}, mkdir {old}"))
+}

@@ -23,6 +23,7 @@ fn main() -> Result<()> {
             let (seed, steps) = (seed.parse().context("the seed")?, steps.parse()?);
             exercise::run(Path::new(path), seed, steps)
         }
+        ["refusals", path] => between::print_refusals(Path::new(path)),
         other => bail!("unknown: {other:?}"),
     }
 }

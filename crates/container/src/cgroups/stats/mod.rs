@@ -17,7 +17,7 @@ use parse::Group;
 impl Cgroup {
     /// What the processes in the groups use.
     pub(crate) fn stats(&self) -> Result<Stats> {
-        let stats = match &self.0 {
+        let stats = match &self.paths {
             CgroupPaths::V1(paths) => v1::read(paths),
             CgroupPaths::V2(path) => v2::read(path),
             CgroupPaths::None => {

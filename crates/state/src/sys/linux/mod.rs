@@ -27,6 +27,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, fstat, mkdirat, statat};
 use rustix::io::Errno;
 
+/// File names on Linux's own file systems differ by case.
+pub(crate) const NAMES_DIFFER_BY_CASE: bool = true;
+
+impl crate::Entry {
+    /// Its directory, for sockets, FIFOs and logs. It goes with the entry.
+    pub fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+}
+
 /// How directories are opened: for reading, and never through a symbolic link.
 const OPEN_DIR: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);

@@ -91,7 +91,10 @@ impl Root {
             Err(error) => return Err(Error::io("open", &self.path, error)),
         };
         let stat = fstat(&root).map_err(|e| Error::io("inspect", &self.path, e))?;
-        let untrusted = |reason: String| Err(Error::Untrusted { path: self.path.clone(), reason });
+        let untrusted = |reason: String| {
+            let reason = format!("{reason}; use a directory of your own with mode 0700");
+            Err(Error::Untrusted { path: self.path.clone(), reason })
+        };
         if stat.st_uid != 0 && stat.st_uid != geteuid().as_raw() {
             return untrusted(format!("it belongs to user {}", stat.st_uid));
         }

@@ -1,0 +1,238 @@
+//! Compute systems: containers and virtual machines.
+
+use std::time::Duration;
+
+use windows_sys::Win32::System::HostComputeSystem::{
+    HCS_OPERATION, HCS_SYSTEM, HcsCloseComputeSystem, HcsCreateComputeSystem,
+    HcsEnumerateComputeSystems, HcsGetComputeSystemProperties, HcsModifyComputeSystem,
+    HcsOpenComputeSystem, HcsPauseComputeSystem, HcsResumeComputeSystem, HcsShutDownComputeSystem,
+    HcsStartComputeSystem, HcsTerminateComputeSystem, HcsWaitForComputeSystemExit,
+};
+use windows_sys::core::{HRESULT, PCWSTR};
+
+use super::Result;
+use super::operation::{Operation, milliseconds};
+use super::text::{Returned, Wide};
+use crate::schema::{
+    ComputeSystem, ModifySettingRequest, Properties, PropertyQuery, PropertyType, SystemExitStatus,
+};
+use crate::{Failure, Kind};
+
+/// How long the service may take to answer a question or to take something up.
+const ANSWER: Duration = Duration::from_secs(60);
+/// How long the service may take to make, start, end or change a system.
+const WORK: Duration = Duration::from_secs(240);
+/// All rights (`GENERIC_ALL`).
+const ALL_RIGHTS: u32 = 0x1000_0000;
+
+/// A compute system, open. If its document says so, it ends when the last handle is closed.
+#[derive(Debug)]
+pub struct System {
+    pub(super) handle: HCS_SYSTEM,
+    id: String,
+}
+
+// SAFETY: the service's handles belong to the process and can be used by any of its threads at the
+// same time (Microsoft Learn, "HCS agent application").
+unsafe impl Send for System {}
+// SAFETY: as above.
+unsafe impl Sync for System {}
+
+type Call = unsafe extern "system" fn(HCS_SYSTEM, HCS_OPERATION, PCWSTR) -> HRESULT;
+
+impl System {
+    /// Makes a system that is to be started later.
+    ///
+    /// # Errors
+    /// [`Kind::AlreadyExists`] if the id is taken. A system that was made but not in time is ended.
+    pub fn create(id: &str, document: &ComputeSystem) -> Result<Self> {
+        let operation = Operation::new(format!("create compute system {id}"))?;
+        let (name, configuration) = (Wide::new(id), Wide::json(document));
+        let mut handle: HCS_SYSTEM = std::ptr::null_mut();
+        // SAFETY: both texts and the handle's place outlive the call; no security descriptor is
+        // given.
+        let begun = unsafe {
+            HcsCreateComputeSystem(
+                name.as_ptr(),
+                configuration.as_ptr(),
+                operation.handle(),
+                std::ptr::null(),
+                &mut handle,
+            )
+        };
+        // From here on the handle, if there is one, closes itself.
+        let system = (!handle.is_null()).then(|| Self { handle, id: id.to_owned() });
+        let made = operation.wait(begun, WORK);
+        match (made, system) {
+            (Ok(_), Some(system)) => Ok(system),
+            (Ok(_), None) => Err(Failure::new(format!("create compute system {id}"), begun)),
+            (Err(failure), system) => {
+                if let (Kind::TimedOut | Kind::Pending, Some(system)) = (failure.kind, system) {
+                    let _ = system.terminate();
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// Opens a system.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`]
+    pub fn open(id: &str) -> Result<Self> {
+        let name = Wide::new(id);
+        let mut handle: HCS_SYSTEM = std::ptr::null_mut();
+        // SAFETY: the text and the handle's place outlive the call.
+        let code = unsafe { HcsOpenComputeSystem(name.as_ptr(), ALL_RIGHTS, &mut handle) };
+        if code < 0 || handle.is_null() {
+            return Err(Failure::new(format!("open compute system {id}"), code));
+        }
+        Ok(Self { handle, id: id.to_owned() })
+    }
+
+    /// Opens a system, if there is one.
+    pub fn find(id: &str) -> Result<Option<Self>> {
+        match Self::open(id) {
+            Ok(system) => Ok(Some(system)),
+            Err(failure) if failure.kind == Kind::NotFound => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Starts it.
+    pub fn start(&self) -> Result<()> {
+        self.call("start", HcsStartComputeSystem, WORK)
+    }
+
+    /// Has the guest shut down, and returns when that has been taken up.
+    pub fn shut_down(&self) -> Result<()> {
+        self.call("shut down", HcsShutDownComputeSystem, ANSWER)
+    }
+
+    /// Ends it. Succeeds if it has ended already.
+    pub fn terminate(&self) -> Result<()> {
+        match self.call("terminate", HcsTerminateComputeSystem, WORK) {
+            Err(failure) if matches!(failure.kind, Kind::AlreadyStopped | Kind::NotFound) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Freezes it.
+    pub fn pause(&self) -> Result<()> {
+        self.call("pause", HcsPauseComputeSystem, WORK)
+    }
+
+    /// Thaws it.
+    pub fn resume(&self) -> Result<()> {
+        self.call("resume", HcsResumeComputeSystem, WORK)
+    }
+
+    /// What it says about itself: always the basic properties, and those asked for.
+    pub fn properties(&self, types: &[PropertyType]) -> Result<Properties> {
+        let attempt = format!("ask compute system {} for its properties", self.id);
+        let operation = Operation::new(&attempt)?;
+        let query = Wide::json(&PropertyQuery { property_types: types.to_vec() });
+        // SAFETY: the system is open, and the text outlives the call.
+        let begun = unsafe {
+            HcsGetComputeSystemProperties(self.handle, operation.handle(), query.as_ptr())
+        };
+        understand(attempt, &operation.wait(begun, ANSWER)?)
+    }
+
+    /// Changes it while it runs.
+    pub fn modify(&self, request: &ModifySettingRequest) -> Result<()> {
+        let what = match (&request.resource_path, &request.guest_request) {
+            (path, Some(guest)) if path.is_empty() => format!("{:?}", guest.resource_type),
+            (path, _) => path.clone(),
+        };
+        let attempt = format!("{:?} {what} of compute system {}", request.request_type, self.id);
+        let operation = Operation::new(attempt)?;
+        let document = Wide::json(request);
+        // SAFETY: the system is open, the text outlives the call, and no identity is given.
+        let begun = unsafe {
+            HcsModifyComputeSystem(
+                self.handle,
+                operation.handle(),
+                document.as_ptr(),
+                std::ptr::null_mut(),
+            )
+        };
+        operation.wait(begun, WORK).map(drop)
+    }
+
+    /// Waits for its end; `None` if it hasn't come in time.
+    pub fn wait(&self, limit: Duration) -> Result<Option<SystemExitStatus>> {
+        let attempt = format!("wait for the end of compute system {}", self.id);
+        let mut document = Returned::none();
+        // SAFETY: the system is open, and the document's place outlives the call.
+        let code = unsafe {
+            HcsWaitForComputeSystemExit(self.handle, milliseconds(limit), document.out())
+        };
+        if code >= 0 {
+            return Ok(Some(serde_json::from_str(&document.text()).unwrap_or_default()));
+        }
+        match Failure::with_document(attempt, code, &document.text()) {
+            failure if failure.kind == Kind::TimedOut => Ok(None),
+            failure if matches!(failure.kind, Kind::AlreadyStopped | Kind::NotFound) => {
+                Ok(Some(SystemExitStatus::default()))
+            }
+            failure => Err(failure),
+        }
+    }
+
+    /// Ends it, and returns when it has ended.
+    pub fn end(&self, limit: Duration) -> Result<()> {
+        self.terminate()?;
+        match self.wait(limit)? {
+            Some(_) => Ok(()),
+            None => {
+                let attempt = format!("terminate compute system {}", self.id);
+                /// `HCS_E_OPERATION_TIMEOUT`
+                const TIMED_OUT: i32 = 0x8037_0118_u32 as i32;
+                Err(Failure::new(attempt, TIMED_OUT))
+            }
+        }
+    }
+
+    fn call(&self, verb: &str, function: Call, deadline: Duration) -> Result<()> {
+        let operation = Operation::new(format!("{verb} compute system {}", self.id))?;
+        // SAFETY: the system and the operation are open; no options are given.
+        let begun = unsafe { function(self.handle, operation.handle(), std::ptr::null()) };
+        operation.wait(begun, deadline).map(drop)
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        // SAFETY: the system is open, and this is the handle's only owner.
+        unsafe { HcsCloseComputeSystem(self.handle) };
+    }
+}
+
+/// Every system of an owner.
+pub fn enumerate(owner: &str) -> Result<Vec<Properties>> {
+    let attempt = format!("list the compute systems of {owner}");
+    let operation = Operation::new(&attempt)?;
+    let query = Wide::json(&serde_json::json!({ "Owners": [owner] }));
+    // SAFETY: the text outlives the call.
+    let begun = unsafe { HcsEnumerateComputeSystems(query.as_ptr(), operation.handle()) };
+    understand(attempt, &operation.wait(begun, ANSWER)?)
+}
+
+/// Reads an answer.
+pub(super) fn understand<T: serde::de::DeserializeOwned>(
+    attempt: String,
+    document: &str,
+) -> Result<T> {
+    /// `HCS_E_PROTOCOL_ERROR`
+    const PROTOCOL_ERROR: i32 = 0x8037_0111_u32 as i32;
+    serde_json::from_str(document).map_err(|error| Failure {
+        message: format!("the answer can't be understood: {error}"),
+        ..Failure::new(attempt, PROTOCOL_ERROR)
+    })
+}

@@ -1,0 +1,18 @@
+//! The verbs that are particular to Linux, or do their work in ways of their own there.
+
+pub mod checkpoint;
+pub mod create_scratch;
+pub mod delete;
+pub mod events;
+pub mod exec;
+pub mod features;
+pub mod prepare_disk;
+pub mod ps;
+pub mod resize_tty;
+pub mod restore;
+pub mod run;
+pub mod spec;
+pub mod start;
+pub mod sync;
+pub mod update;
+pub mod vm_template;

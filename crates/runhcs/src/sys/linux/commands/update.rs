@@ -1,0 +1,17 @@
+//! `update`: changes a container's limits.
+
+use anyhow::Result;
+use runhcs_compute::Status;
+
+use crate::existing::Existing;
+use crate::globals::Globals;
+use crate::sys::cli::UpdateArgs;
+
+/// Sets the limits that are given; the others stay as they are.
+pub fn run(globals: &Globals, args: &UpdateArgs) -> Result<u8> {
+    let resources = args.read()?;
+    let (_, existing) = Existing::find(&globals.store, &args.id)?;
+    existing.expect("update", &[Status::Created, Status::Running, Status::Paused])?;
+    existing.update(&resources)?;
+    Ok(0)
+}

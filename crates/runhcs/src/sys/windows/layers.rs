@@ -1,0 +1,59 @@
+//! The root file system of a Windows container on this host: a volume on its writable disk,
+//! through which its read-only layers are seen.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use runhcs_hcs::Kind;
+use runhcs_hcs::documents::{LayerFolders, layers};
+use runhcs_hcs::service::{Disk, attach_filter, detach_filter};
+use serde::{Deserialize, Serialize};
+
+/// The disk in the folder of a writable layer.
+const SCRATCH: &str = "sandbox.vhdx";
+
+/// What a container may leave attached on this host; recorded before it is attached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostLayers {
+    /// Its writable disk.
+    disk: Option<PathBuf>,
+}
+
+/// The writable disk in a layer's folder.
+pub fn scratch_disk(folder: impl AsRef<Path>) -> PathBuf {
+    folder.as_ref().join(SCRATCH)
+}
+
+impl HostLayers {
+    /// Those of a container with these layer folders.
+    pub fn of(folders: &LayerFolders) -> Self {
+        Self { disk: Some(scratch_disk(&folders.scratch)) }
+    }
+
+    /// Attaches the disk and the layers, and returns the volume. What was attached before a
+    /// failure is for [`HostLayers::release`].
+    pub fn attach(&self, folders: &LayerFolders) -> Result<String> {
+        let disk = Disk::open(&scratch_disk(&folders.scratch))?;
+        disk.attach()?;
+        let volume = disk.volume()?;
+        let seen = folders.read_only.iter().map(|folder| (folder.as_str(), folder.as_str()));
+        attach_filter(&volume, &layers(seen))?;
+        Ok(volume)
+    }
+
+    /// Detaches the layers and the disk. Succeeds if nothing is attached.
+    pub fn release(&self) -> Result<()> {
+        let Some(path) = &self.disk else { return Ok(()) };
+        let disk = match Disk::open(path) {
+            Ok(disk) => disk,
+            Err(failure) if failure.kind == Kind::NotFound => return Ok(()),
+            Err(failure) => return Err(failure.into()),
+        };
+        // A disk that isn't attached has no volume.
+        if let Ok(volume) = disk.volume() {
+            detach_filter(&volume)?;
+        }
+        Ok(disk.detach()?)
+    }
+}

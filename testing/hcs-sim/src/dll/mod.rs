@@ -1,0 +1,101 @@
+//! The library that the programs under test load: the functions of `computecore.dll`,
+//! `computestorage.dll`, `computenetwork.dll` and `virtdisk.dll`, each of which asks the service.
+//!
+//! Handles are numbers, not addresses: one that was closed is noticed instead of followed.
+
+mod core;
+mod disk;
+mod network;
+mod object;
+mod operation;
+mod storage;
+mod text;
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use crate::client::Client;
+use crate::hresult::{self, Hresult};
+use crate::wire::{ADDRESS, Call, Event, Reply};
+use object::Object;
+use operation::Operation;
+
+/// What this copy of the library has.
+struct Library {
+    client: Client,
+    last: AtomicU64,
+    operations: Mutex<HashMap<u64, Arc<Operation>>>,
+    objects: Mutex<HashMap<u64, Arc<Object>>>,
+}
+
+/// The library, connected to the service when it is first used.
+fn library() -> Result<&'static Library, Hresult> {
+    static LIBRARY: OnceLock<Option<Library>> = OnceLock::new();
+    let library = LIBRARY.get_or_init(|| {
+        let (client, events) = Client::connect(&std::env::var(ADDRESS).ok()?).ok()?;
+        std::thread::spawn(move || {
+            for event in events {
+                if let Ok(library) = library() {
+                    library.event(event);
+                }
+            }
+        });
+        Some(Library {
+            client,
+            last: AtomicU64::new(0),
+            operations: Mutex::default(),
+            objects: Mutex::default(),
+        })
+    });
+    library.as_ref().ok_or(hresult::SERVICE_NOT_AVAILABLE)
+}
+
+impl Library {
+    fn operations(&self) -> MutexGuard<'_, HashMap<u64, Arc<Operation>>> {
+        self.operations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn objects(&self) -> MutexGuard<'_, HashMap<u64, Arc<Object>>> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number for a handle. They begin high enough not to be taken for a small error code.
+    fn next(&self) -> u64 {
+        0x1_0000 + 4 * self.last.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn operation(&self, handle: *mut c_void) -> Result<Arc<Operation>, Hresult> {
+        self.operations().get(&(handle as u64)).cloned().ok_or(hresult::HANDLE)
+    }
+
+    fn object(&self, handle: *mut c_void) -> Result<Arc<Object>, Hresult> {
+        self.objects().get(&(handle as u64)).cloned().ok_or(hresult::HANDLE)
+    }
+
+    /// Makes the object that a new handle stands for.
+    fn new_object(&self, number: u64) -> *mut c_void {
+        self.objects().insert(number, Arc::new(Object::new(number)));
+        number as *mut c_void
+    }
+
+    fn event(&self, event: Event) {
+        let object = self.objects().get(&event.handle).cloned();
+        if let Some(object) = object {
+            object.ended(event);
+        }
+    }
+
+    /// Makes a call and waits.
+    fn call(&self, call: Call) -> Result<Reply, Reply> {
+        let reply = self.client.call(call);
+        if reply.result.is_failure() { Err(reply) } else { Ok(reply) }
+    }
+}
+
+/// What a function returns.
+fn code(result: Result<(), Hresult>) -> i32 {
+    let Hresult(code) = result.err().unwrap_or(hresult::OK);
+    i32::from_ne_bytes(code.to_ne_bytes())
+}

@@ -1,0 +1,224 @@
+//! The Windows programs under Wine, with the stand-in for the Host Compute Service: a service of a
+//! test's own, its bundles, and the proof afterwards that nothing is left.
+
+mod bundle;
+mod leaks;
+mod prefix;
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use hcs_sim::client::Client;
+use hcs_sim::wire::CallRecord;
+
+use crate::{Outcome, target};
+
+pub use bundle::{LINUX, WINDOWS, WindowsBundle, arguments, hyperv, in_pod};
+
+/// How long a program may run before it is taken to hang.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// One test's own world.
+#[derive(Debug)]
+pub struct Wine {
+    directory: tempfile::TempDir,
+    /// Unique in the environments of all that the test runs; the root of its state.
+    pub token: String,
+    service: Child,
+    /// The stand-in.
+    pub sim: Client,
+    address: String,
+}
+
+impl Wine {
+    /// Runs a test body, then proves that it left nothing.
+    pub fn run(name: &str, body: impl FnOnce(&Self)) {
+        if let Some(reason) = cannot_run() {
+            assert!(std::env::var_os("CI").is_none(), "CI must run all tests, but {reason}");
+            eprintln!("skipped: {reason}");
+            return;
+        }
+        prefix::ready();
+        let wine = Self::new();
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body(&wine)));
+        let left = if outcome.is_ok() { leaks::find(&wine) } else { Vec::new() };
+        if outcome.is_err() || !left.is_empty() {
+            wine.explain(name);
+        }
+        leaks::clean(&wine);
+        if let Err(panic) = outcome {
+            std::panic::resume_unwind(panic);
+        }
+        assert!(left.is_empty(), "{name} left:\n{}", left.join("\n"));
+    }
+
+    fn new() -> Self {
+        let directory = tempfile::Builder::new().prefix("runhcs-wine-").tempdir().unwrap();
+        let token = directory.path().file_name().unwrap().to_str().unwrap().to_owned();
+        for name in ["tmp", "out", "boot"] {
+            std::fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        for file in ["vmlinux", "kernel", "initrd.img", "rootfs.vhd"] {
+            std::fs::write(directory.path().join("boot").join(file), file).unwrap();
+        }
+        let boot = windows_path(&directory.path().join("boot"));
+        let config = directory.path().join("config.toml");
+        std::fs::write(config, format!("boot-files = '{boot}'\n")).unwrap();
+        // The service isn't one of the test's processes: it has to outlive them.
+        let mut service = prefix::wine(&program("hcs-sim.exe"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut address = String::new();
+        BufReader::new(service.stdout.take().unwrap()).read_line(&mut address).unwrap();
+        let address = address.trim_end().to_owned();
+        let (sim, _) = Client::connect(&address).unwrap_or_else(|error| {
+            panic!("the stand-in's service said {address:?}: {error}");
+        });
+        Self { directory, token, service, sim, address }
+    }
+
+    /// A path in the test's own directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A Windows program with the test's service, not yet run.
+    pub fn command(&self, name: &str) -> Command {
+        let mut command = prefix::wine(&program(name));
+        let tmp = windows_path(&self.path("tmp"));
+        command.env("HCS_SIM", &self.address).env("RUNHCS_E2E", &self.token);
+        command.env("TMP", &tmp).env("TEMP", &tmp).stdin(Stdio::null());
+        command
+    }
+
+    /// The command with the test's own options, not yet run.
+    pub fn runhcs_command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command("runhcs.exe");
+        command.args(["--root", &self.token]);
+        command.args(["--config", &windows_path(&self.path("config.toml"))]);
+        command.args(["--log", &windows_path(&self.path("log"))]);
+        command.args(arguments);
+        command
+    }
+
+    /// Runs the command to its end. Its output goes to files, for a detached container keeps
+    /// pipes open.
+    pub fn runhcs(&self, arguments: &[&str]) -> Outcome {
+        self.finish(self.runhcs_command(arguments))
+    }
+
+    /// `create` or `run` of a bundle.
+    pub fn new_container(&self, verb: &[&str], bundle: &WindowsBundle, id: &str) -> Outcome {
+        let path = windows_path(bundle.path());
+        let mut arguments = verb.to_vec();
+        arguments.extend(["--bundle", &path, id]);
+        self.runhcs(&arguments)
+    }
+
+    /// Runs a program to its end, which has to come in time.
+    pub fn finish(&self, command: Command) -> Outcome {
+        let (child, files) = self.spawn(command);
+        self.wait(child, files)
+    }
+
+    /// Starts a program, its output going to files.
+    pub fn spawn(&self, mut command: Command) -> (Child, (PathBuf, PathBuf)) {
+        static NUMBER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let files =
+            (self.path(&format!("out/{number}.out")), self.path(&format!("out/{number}.err")));
+        command.stdout(std::fs::File::create(&files.0).unwrap());
+        command.stderr(std::fs::File::create(&files.1).unwrap());
+        (command.spawn().unwrap(), files)
+    }
+
+    /// Waits for a program.
+    pub fn wait(&self, mut child: Child, files: (PathBuf, PathBuf)) -> Outcome {
+        let end = Instant::now() + LIMIT;
+        while child.try_wait().unwrap().is_none() {
+            if Instant::now() > end {
+                let _ = child.kill();
+                panic!("it hangs: {:?}", crate::wait(child, files));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let mut outcome = crate::wait(child, files);
+        outcome.stdout = outcome.stdout.replace("\r\n", "\n");
+        outcome
+    }
+
+    /// A field of a container's state.
+    #[track_caller]
+    pub fn state(&self, id: &str) -> serde_json::Value {
+        serde_json::from_str(&self.runhcs(&["state", id]).ok().stdout).unwrap()
+    }
+
+    /// Waits until a container has this status.
+    #[track_caller]
+    pub fn wait_status(&self, id: &str, status: &str) {
+        let so = || self.state(id)["status"] == status;
+        crate::eventually(so, || self.state(id).to_string());
+    }
+
+    /// The calls since the last time.
+    pub fn calls(&self) -> Vec<CallRecord> {
+        self.sim.calls().unwrap()
+    }
+
+    /// What is left at this moment that the test's containers had, once processes that were ended
+    /// had the time to be gone.
+    pub fn left(&self) -> Vec<String> {
+        leaks::find(self)
+    }
+
+    fn explain(&self, name: &str) {
+        eprintln!("--- {name}");
+        for call in self.sim.calls().unwrap_or_default() {
+            let result = call.result.map_or_else(|| "hangs".to_owned(), |r| r.to_string());
+            let about: String = call.about.chars().take(300).collect();
+            eprintln!("{} {about}: {result} {}", call.function, call.message);
+        }
+        let mut files = vec![self.path("log")];
+        let output = std::fs::read_dir(self.path("out")).into_iter().flatten().flatten();
+        files.extend(output.map(|entry| entry.path()));
+        for path in files {
+            let text = std::fs::read(&path).unwrap_or_default();
+            if !text.is_empty() {
+                eprintln!("--- {}\n{}", path.display(), String::from_utf8_lossy(&text));
+            }
+        }
+    }
+}
+
+impl Drop for Wine {
+    fn drop(&mut self) {
+        // Its standard input ends, and so does it.
+        drop(self.service.stdin.take());
+        let _ = self.service.wait();
+    }
+}
+
+/// A path of this system as Windows programs name it under Wine.
+pub fn windows_path(path: &Path) -> String {
+    format!("Z:{}", path.to_str().unwrap().replace('/', "\\"))
+}
+
+fn program(name: &str) -> PathBuf {
+    target().join("windows/x86_64-pc-windows-gnu/debug").join(name)
+}
+
+fn cannot_run() -> Option<String> {
+    for name in ["runhcs.exe", "hcs-sim.exe", "computecore.dll"] {
+        let path = program(name);
+        if !path.exists() {
+            return Some(format!("{} is not built; `scripts/windows` builds it", path.display()));
+        }
+    }
+    let wine = Path::new(prefix::WINE);
+    (!wine.exists()).then(|| format!("{} is not installed", wine.display()))
+}

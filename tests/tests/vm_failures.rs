@@ -1,0 +1,293 @@
+//! What dies of a utility VM, and what hangs: its containers are seen as stopped, whoever asks learns
+//! why, and everything can be deleted.
+
+use std::path::Path;
+use std::process::{Child, Command};
+
+use runhcs_tests::{Bundle, Harness, Isolation, Outcome, eventually, wait};
+use serde_json::json;
+
+fn vm(name: &str, body: impl FnOnce(&Harness)) {
+    Harness::run(Isolation::Vm, name, body);
+}
+
+fn signal(signal: &str, pid: &str) {
+    assert!(Command::new("kill").args([signal, pid]).status().unwrap().success());
+}
+
+/// The one process of this test's own VM whose command line holds `text`.
+fn process(h: &Harness, text: &str) -> String {
+    let mut pids = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let read = |name: &str| {
+            let bytes = std::fs::read(entry.path().join(name)).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).replace('\0', " ")
+        };
+        let command = read("cmdline");
+        let ours = read("environ").contains(&h.token) || command.contains(&h.token);
+        if ours && command.contains(text) {
+            pids.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    assert_eq!(pids.len(), 1, "{text}: {pids:?}");
+    pids.remove(0)
+}
+
+/// A pod in a VM: its sandbox, whose id is the test's token, and one container that `run` waits
+/// for.
+struct Pod<'a> {
+    h: &'a Harness,
+    member: (Child, (std::path::PathBuf, std::path::PathBuf)),
+}
+
+impl<'a> Pod<'a> {
+    fn new(h: &'a Harness, change: impl FnOnce(&mut serde_json::Value)) -> Self {
+        let id = h.token.as_str();
+        let sandbox = Bundle::new(h, "sandbox", &["sleep", "1000"]).in_pod("sandbox", id);
+        h.new_container(&["run", "--detach"], &sandbox.edit(change), id).ok();
+        let program = ["sh", "-c", "echo ready; sleep 1000"];
+        let member = Bundle::new(h, "member", &program).in_pod("container", id);
+        let path = member.path().to_str().unwrap().to_owned();
+        let member = h.spawn(h.command(&["run", "--keep", "--bundle", &path, "member"]));
+        let output = member.1.0.clone();
+        let said = move || std::fs::read_to_string(&output).unwrap_or_default();
+        eventually(|| said() == "ready\n", || "the member doesn't run".into());
+        Self { h, member }
+    }
+
+    /// The VM has ended for this reason: everybody has stopped, learns why, and can be deleted.
+    fn expect_lost(self, reason: &str) {
+        let (h, id) = (self.h, self.h.token.as_str());
+        for container in [id, "member"] {
+            h.wait_status(container, "stopped");
+        }
+        // What the container shim ended with is what `run`, and so conmon and containerd, hear.
+        let Outcome { code, stderr, .. } = wait(self.member.0, self.member.1);
+        assert_eq!(code, 137, "{stderr}");
+        assert!(stderr.contains(reason) && stderr.contains("console"), "{stderr}");
+        for container in [id, "member"] {
+            for verb in [&["exec", container, "true"][..], &["kill", container], &["ps", container]]
+            {
+                let refused = h.runhcs(verb);
+                // An `exec`'s own failure has a code that programs seldom use.
+                let code = if verb[0] == "exec" { 255 } else { 1 };
+                assert_eq!(refused.code, code, "{refused:?}");
+                assert!(refused.stderr.contains(reason), "{verb:?}: {reason} in {refused:?}");
+            }
+        }
+        h.runhcs(&["delete", "member"]).ok();
+        h.runhcs(&["delete", id]).ok();
+    }
+}
+
+fn unchanged(_: &mut serde_json::Value) {}
+
+/// Runs with all capabilities, among the guest's own processes.
+fn privileged(config: &mut serde_json::Value) {
+    for set in ["bounding", "effective", "permitted"] {
+        config["process"]["capabilities"][set] = json!(["CAP_SYS_PTRACE", "CAP_SYS_ADMIN"]);
+    }
+    let linux = config["linux"].as_object_mut().unwrap();
+    linux.remove("maskedPaths");
+    linux.remove("readonlyPaths");
+    linux["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "pid");
+}
+
+#[test]
+fn a_killed_qemu() {
+    vm("killed QEMU", |h| {
+        let pod = Pod::new(h, unchanged);
+        signal("-9", &process(h, "guest="));
+        pod.expect_lost("QEMU was killed by signal 9");
+    });
+}
+
+#[test]
+fn a_killed_virtiofs_daemon() {
+    vm("killed virtiofs daemon", |h| {
+        let pod = Pod::new(h, unchanged);
+        signal("-9", &process(h, "virtiofs --listen"));
+        pod.expect_lost("the virtiofs daemon was killed by signal 9");
+    });
+}
+
+#[test]
+fn a_killed_vm_shim() {
+    vm("killed VM shim", |h| {
+        let pod = Pod::new(h, unchanged);
+        signal("-9", &process(h, "vm-shim serve"));
+        pod.expect_lost("the VM shim was killed");
+    });
+}
+
+#[test]
+fn a_panic_of_the_guests_kernel() {
+    vm("panic", |h| {
+        let pod = Pod::new(h, privileged);
+        // Whether it is answered is not the question.
+        h.runhcs(&["exec", &h.token, "sh", "-c", "echo c > /proc/sysrq-trigger"]);
+        pod.expect_lost("Kernel panic - not syncing: sysrq triggered crash");
+    });
+}
+
+#[test]
+fn a_killed_agent() {
+    vm("killed agent", |h| {
+        let pod = Pod::new(h, privileged);
+        // No signal reaches the guest's first process; so its program is overwritten.
+        let script = "text=$(grep -m 1 r-xp /proc/1/maps | cut -d - -f 1)
+            dd if=/dev/zero of=/proc/1/mem bs=4096 count=256 conv=notrunc seek=$((0x$text / 4096))";
+        h.runhcs(&["exec", &h.token, "sh", "-c", script]);
+        pod.expect_lost("Attempted to kill init");
+    });
+}
+
+#[test]
+fn a_guest_whose_memory_is_exhausted() {
+    vm("exhausted memory", |h| {
+        let pod = Pod::new(h, unchanged);
+        // Without a limit of its own, a container can use what its VM has.
+        let script = "a=0123456789abcdef; while :; do a=$a$a; done";
+        let hog = Bundle::new(h, "hog", &["sh", "-c", script]).in_pod("container", &h.token);
+        let run = h.runhcs(&["run", "--bundle", hog.path().to_str().unwrap(), "hog"]);
+        assert_eq!(run.code, 137, "{run:?}");
+        // The others live on.
+        h.runhcs(&["exec", "member", "true"]).ok();
+        h.runhcs(&["kill", "member", "KILL"]).ok();
+        assert_eq!(wait(pod.member.0, pod.member.1).code, 137);
+        for id in ["member", h.token.as_str()] {
+            h.runhcs(&["delete", "--force", id]).ok();
+        }
+    });
+}
+
+#[test]
+fn a_guest_that_hangs_hangs_nobody() {
+    vm("hanging guest", |h| {
+        let id = h.token.as_str();
+        let pod = Pod::new(h, unchanged);
+        let waiting = Bundle::new(h, "waiting", &["true"]).in_pod("container", id);
+        let path = waiting.path().to_str().unwrap();
+        h.runhcs(&["create", "--bundle", path, "waiting"]).ok();
+        signal("-STOP", &process(h, "guest="));
+        let late = Bundle::new(h, "late", &["true"]).in_pod("container", id);
+        let late = late.path().to_str().unwrap().to_owned();
+        let verbs: [&[&str]; 12] = [
+            &["create", "--bundle", &late, "late"],
+            &["start", "waiting"],
+            &["state", "member"],
+            &["exec", "member", "true"],
+            &["kill", "member", "KILL"],
+            &["ps", "member"],
+            &["events", "--stats", "member"],
+            &["events", "member"],
+            &["pause", "member"],
+            &["update", "--pids-limit", "7", "member"],
+            &["delete", "member"],
+            &["delete", id],
+        ];
+        // All at once: each takes as long as a guest is given to answer.
+        let asked: Vec<_> = verbs.iter().map(|verb| h.spawn(h.command(verb))).collect();
+        let listed = h.spawn(h.command(&["list"]));
+        for (verb, (child, files)) in verbs.iter().zip(asked) {
+            let outcome = wait(child, files);
+            let code = if verb[0] == "exec" { 255 } else { 1 };
+            assert_eq!(outcome.code, code, "{verb:?}: {outcome:?}");
+            let text = "the virtual machine hangs, or its host is overloaded";
+            assert!(outcome.stderr.contains(text), "{verb:?}: {outcome:?}");
+        }
+        let listed = wait(listed.0, listed.1);
+        assert!(listed.code == 0 && listed.stderr.contains("hangs"), "{listed:?}");
+        // What has no answer to wait for isn't kept from ending.
+        h.runhcs(&["sync", id]).ok();
+        h.runhcs(&["state", "late"]).refused("does not exist");
+        let log = std::fs::read_to_string(h.root().join(id).join("vm.log")).unwrap();
+        assert!(log.contains("the guest doesn't answer any more"), "{log}");
+        // And everything can be got rid of, with the VM and without.
+        h.runhcs(&["delete", "--force", "waiting"]).ok();
+        h.runhcs(&["delete", "--force", id]).ok();
+        assert_eq!(wait(pod.member.0, pod.member.1).code, 137);
+        h.runhcs(&["delete", "member"]).ok();
+    });
+}
+
+#[test]
+fn an_agent_that_answers_nothing_hangs_nobody() {
+    let source =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/vm-shim/tests/fake_agent/init.rs");
+    for behaviour in ["hang", "spin"] {
+        vm("silent agent", |h| {
+            let image =
+                fake_image::fake_image(&runhcs_tests::target().join("guest-image"), &source);
+            h.write_config_for(image.path(), &format!("kernel-args = \"fake={behaviour}\""));
+            let bundle = Bundle::new(h, "box", &["true"]);
+            h.new_container(&["create"], &bundle, "box").refused("the virtual machine hangs");
+            h.runhcs(&["state", "box"]).refused("does not exist");
+        });
+    }
+}
+
+/// A full file system for the state, while it exists.
+struct FullDisk<'a>(&'a Path);
+
+impl<'a> FullDisk<'a> {
+    fn mount(path: &'a Path) -> Self {
+        std::fs::create_dir(path).unwrap();
+        let mount = ["-t", "tmpfs", "-o", "size=2m,mode=0700", "state"];
+        assert!(Command::new("mount").args(mount).arg(path).status().unwrap().success());
+        Self(path)
+    }
+
+    fn fill(&self) {
+        let filler = self.0.join("~filler");
+        let written = Command::new("dd")
+            .args(["if=/dev/zero", "bs=1k"])
+            .arg(format!("of={}", filler.display()))
+            .output();
+        assert!(!written.unwrap().status.success(), "the disk is not full");
+    }
+}
+
+impl Drop for FullDisk<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_host_whose_disk_is_full() {
+    vm("full disk", |h| {
+        let root = h.root();
+        let disk = FullDisk::mount(&root);
+        let id = h.token.as_str();
+        let pod = Pod::new(h, unchanged);
+        disk.fill();
+        let late = Bundle::new(h, "late", &["true"]).in_pod("container", id);
+        let path = late.path().to_str().unwrap();
+        h.runhcs(&["create", "--bundle", path, "late"]).refused("No space left on device");
+        h.runhcs(&["state", "late"]).refused("does not exist");
+        // What runs goes on.
+        assert_eq!(h.runhcs(&["exec", "member", "echo", "hello"]).ok().stdout, "hello\n");
+        let flood =
+            h.runhcs(&["exec", id, "sh", "-c", "yes | head -c 100000 > /dev/console; true"]);
+        assert!(flood.code == 0 || flood.code == 1, "{flood:?}");
+        // And ends: what can't be written down is still told to those who wait.
+        signal("-9", &process(h, "guest="));
+        let ended = wait(pod.member.0, pod.member.1);
+        assert_eq!(ended.code, 137, "{ended:?}");
+        assert!(ended.stderr.contains("QEMU was killed by signal 9"), "{ended:?}");
+        h.wait_status(id, "stopped");
+        h.runhcs(&["delete", "member"]).ok();
+        h.runhcs(&["delete", id]).ok();
+        std::fs::remove_file(root.join("~filler")).unwrap();
+        let left: Vec<_> = std::fs::read_dir(&root)
+            .unwrap()
+            .flatten()
+            .filter(|entry| !entry.file_name().to_string_lossy().starts_with('~'))
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+    });
+}
+
+#[path = "../../crates/vm-shim/tests/support/fake_image.rs"]
+mod fake_image;

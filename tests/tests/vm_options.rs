@@ -1,0 +1,197 @@
+//! Options of VMs, by annotation and by the configuration file, as a container finds them.
+
+use runhcs_tests::{Bundle, Harness, Isolation};
+use serde_json::json;
+
+fn annotated(h: &Harness, name: &str, script: &str, annotations: serde_json::Value) -> Bundle {
+    Bundle::new(h, name, &["sh", "-c", script])
+        .edit(|config| config["annotations"] = annotations.clone())
+}
+
+#[test]
+fn the_guest_is_as_the_annotations_say() {
+    Harness::run(Isolation::Vm, "annotated", |h| {
+        // Stronger than the file.
+        h.write_config(
+            "vcpus = 1\nconsole = \"log\"\ncpu-features = \"+avx2\"\nkernel-args = \"a=file\"",
+        );
+        let script = "cat /sys/class/misc/hw_random/rng_current
+            grep -c '^processor' /proc/cpuinfo; grep -m 1 -o -w avx2 /proc/cpuinfo
+            grep -o 'a=.*' /proc/cmdline | cut -d' ' -f1; test -e /sys/class/tty/ttyS0/iomem_base
+            echo $?; grep MemTotal /proc/meminfo | grep -o '[0-9]*'; ls /sys/bus/pci/devices | wc -l";
+        let bundle = annotated(
+            h,
+            "box",
+            script,
+            json!({
+                "io.runhcs.vm.entropy": "host",
+                "io.runhcs.vm.console": "off",
+                "io.runhcs.vm.cpu-features": "-avx2,-avx",
+                "io.runhcs.vm.kernel-args": "a=annotation",
+                "io.runhcs.vm.preallocate-memory": "true",
+                "io.runhcs.vm.machine": "q35",
+                "io.microsoft.virtualmachine.computetopology.processor.count": "2",
+                "io.microsoft.virtualmachine.computetopology.memory.sizeinmb": "320",
+                "io.microsoft.virtualmachine.computetopology.processor.weight": "100"
+            }),
+        );
+        let found = h.new_container(&["run", "--keep"], &bundle, "box").ok().stdout;
+        let lines: Vec<&str> = found.lines().collect();
+        assert_eq!(lines[..4], ["virtio_rng.0", "2", "a=annotation", "1"], "{found}");
+        let kib: u64 = lines[4].parse().unwrap();
+        assert!((256 << 10..320 << 10).contains(&kib), "{found}");
+        assert!(lines[5].parse::<u32>().unwrap() > 3, "{found}");
+        // The console's log is there and empty.
+        let console = h.root().join("box/vm/console.log");
+        assert_eq!(std::fs::read_to_string(console).unwrap_or_default(), "");
+        let log = std::fs::read_to_string(h.path("log")).unwrap();
+        assert!(log.contains("processor.weight") && log.contains("no effect"), "{log}");
+        h.runhcs(&["delete", "box"]).ok();
+    });
+}
+
+#[test]
+fn what_is_no_option_is_refused_by_its_name() {
+    Harness::run(Isolation::Vm, "refused", |h| {
+        for (name, value, message) in [
+            ("io.runhcs.vm.vcpu", "2", "no such annotation"),
+            ("io.runhcs.vm.cpu-features", "avx2", "\"avx2\" is no feature"),
+            ("io.runhcs.vm.huge-pages", "2M", "neither `true` nor `false`"),
+            ("io.microsoft.virtualmachine.processor.count", "2", "no such annotation"),
+            ("io.microsoft.virtualmachine.lcow.securitypolicy", "x", "confidential VMs"),
+        ] {
+            let bundle = annotated(h, "box", "true", json!({ name: value }));
+            let refused = h.new_container(&["create"], &bundle, "box").refused(message);
+            assert!(refused.stderr.contains(name), "{refused:?}");
+            std::fs::remove_dir_all(bundle.path()).unwrap();
+        }
+        let bundle = annotated(h, "box", "true", json!({ "io.runhcs.vm.console": "off" }));
+        let socket = h.path("console");
+        let verb = ["create", "--vm-console", socket.to_str().unwrap()];
+        h.new_container(&verb, &bundle, "box").refused("the VM is to have no console");
+        let verb = ["create", "--preserve-fds", "1"];
+        h.new_container(&verb, &bundle, "box").refused("--preserve-fds can't be used with VM");
+        // Only QEMU knows what it can do.
+        let bundle = bundle.edit(|config| {
+            config["annotations"] = json!({ "io.runhcs.vm.cpu-features": "+no-such-feature" });
+        });
+        h.new_container(&["create"], &bundle, "box").refused("no-such-feature");
+    });
+}
+
+/// Reading can't be faster than the limit, however slow the machine is.
+#[test]
+fn the_throughput_of_disks_is_limited() {
+    Harness::run(Isolation::Vm, "throttled", |h| {
+        let disk = h.path("disk");
+        let disk = disk.to_str().unwrap();
+        h.runhcs(&["create-scratch", "--destpath", disk, "--sizeGB", "1"]).ok();
+        let script = "dd if=/dev/zero of=/file bs=64k count=64 conv=fsync 2>/dev/null
+            read before _ < /proc/uptime; dd if=/file of=/dev/null bs=64k iflag=direct 2>/dev/null
+            read after _ < /proc/uptime; echo ${before%.*} ${after%.*}";
+        let bundle = annotated(
+            h,
+            "box",
+            script,
+            json!({
+                "io.runhcs.scratch": disk,
+                "io.microsoft.virtualmachine.storageqos.bandwidthmaximum": "1048576"
+            }),
+        );
+        let times = h.new_container(&["run"], &bundle, "box").ok().stdout;
+        let (before, after) = times.trim().split_once(' ').unwrap();
+        let took = after.parse::<u64>().unwrap() - before.parse::<u64>().unwrap();
+        // 4 MiB at 1 MiB a second, of which the first may be for free.
+        assert!(took >= 2, "4 MiB in {took} s");
+    });
+}
+
+/// Huge pages of the host's, for as long as a test takes.
+struct HugePages {
+    before: String,
+}
+
+const HUGE_PAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+
+impl HugePages {
+    fn reserve(more: u64) -> Self {
+        let before = std::fs::read_to_string(HUGE_PAGES).unwrap().trim().to_owned();
+        let wanted = before.parse::<u64>().unwrap() + more;
+        std::fs::write(HUGE_PAGES, wanted.to_string()).unwrap();
+        let pages = Self { before };
+        let found = std::fs::read_to_string(HUGE_PAGES).unwrap();
+        assert_eq!(found.trim(), wanted.to_string(), "the host has no {more} huge pages to spare");
+        pages
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        let _ = std::fs::write(HUGE_PAGES, &self.before);
+    }
+}
+
+#[test]
+fn a_vm_can_be_on_huge_pages() {
+    Harness::run(Isolation::Vm, "huge", |h| {
+        let free = || {
+            let path = HUGE_PAGES.replace("nr_", "free_");
+            std::fs::read_to_string(path).unwrap().trim().parse::<u64>().unwrap()
+        };
+        h.write_config("huge-pages = true\nmemory-mib = 128\npreallocate-memory = true");
+        let bundle = Bundle::new(h, "box", &["sleep", "1000"]);
+        h.new_container(&["create"], &bundle, "box").refused("Cannot allocate memory");
+        let _pages = HugePages::reserve(64);
+        let before = free();
+        h.new_container(&["run", "--detach"], &bundle, "box").ok();
+        assert_eq!(before - free(), 64);
+        h.runhcs(&["exec", "box", "true"]).ok();
+        h.runhcs(&["delete", "--force", "box"]).ok();
+    });
+}
+
+#[test]
+fn a_vm_grows_as_far_as_it_may() {
+    Harness::run(Isolation::Vm, "growing", |h| {
+        h.write_config("machine = \"q35\"\nmax-memory-mib = 512\nmax-vcpus = 3");
+        let bundle = Bundle::new(h, "box", &["sleep", "1000"]);
+        h.new_container(&["run", "--detach"], &bundle, "box").ok();
+        let count = || {
+            let script = "grep MemTotal /proc/meminfo | tr -dc 0-9; echo
+                grep -c '^processor' /proc/cpuinfo; cat /sys/fs/cgroup/memory.max";
+            let shown = h.runhcs(&["exec", "box", "sh", "-c", script]).ok().stdout;
+            let lines: Vec<&str> = shown.lines().collect();
+            (lines[0].parse::<u64>().unwrap() >> 10, lines[1].to_owned(), lines[2].to_owned())
+        };
+        let update = |options: &[&str]| h.runhcs(&[&["update"], options, &["box"]].concat());
+        let (before, vcpus, _) = count();
+        assert!(before < 256 && vcpus == "1", "{before} {vcpus}");
+        // What fits changes nothing of the VM.
+        update(&["--memory", "100M", "--cpu-quota", "50000", "--cpu-period", "100000"]).ok();
+        assert_eq!(count(), (before, "1".to_owned(), (100 << 20).to_string()));
+        update(&["--memory", "300M", "--cpu-quota", "150000", "--cpu-period", "100000"]).ok();
+        let (after, vcpus, limit) = count();
+        assert!(after > before + 200 && vcpus == "2", "{before} {after} {vcpus}");
+        assert_eq!(limit, (300 << 20).to_string());
+        // The new memory is used, also by the shared file system, which reads into it.
+        let big = std::fs::File::create(bundle.path().join("rootfs/big")).unwrap();
+        big.set_len(200 << 20).unwrap();
+        let read = ["exec", "box", "dd", "if=/big", "of=/dev/null", "bs=200M", "count=1"];
+        h.runhcs(&read).ok();
+        update(&["--memory", "513M"]).refused("it has 512 MiB and may grow to 512");
+        update(&["--cpu-quota", "400000", "--cpu-period", "100000"])
+            .refused("a quota of 4 processors is more than the VM has: 2, and it may grow to 3");
+        assert_eq!(count().2, (300 << 20).to_string());
+        h.runhcs(&["delete", "--force", "box"]).ok();
+
+        h.write_config("");
+        let bundle = Bundle::new(h, "fixed", &["sleep", "1000"]);
+        h.new_container(&["run", "--detach"], &bundle, "fixed").ok();
+        h.runhcs(&["update", "--memory", "257M", "fixed"]).refused("may grow to 256");
+        h.runhcs(&["delete", "--force", "fixed"]).ok();
+        h.write_config("max-vcpus = 2");
+        let bundle = Bundle::new(h, "never", &["true"]);
+        h.new_container(&["create"], &bundle, "never")
+            .refused("io.runhcs.vm.max-vcpus: a VM of the machine type microvm can't grow");
+    });
+}
