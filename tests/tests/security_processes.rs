@@ -71,7 +71,8 @@ fn an_entering_process_has_left_the_host() {
 fn descriptors_of_the_caller_do_not_leak() {
     process("callers descriptors", |h| {
         let open = ["sh", "-c", "exec 7</ 9</etc; exec \"$@\"", "-"];
-        let list = "ls /proc/self/fd; ls /proc/1/fd | grep -v 10";
+        // A pipe would be a descriptor of the shell's for a moment.
+        let list = "ls /proc/self/fd; ls /proc/1/fd; true";
         let bundle = Bundle::new(h, "box", &["sh", "-c", list]).edit(|config| {
             // In the container, by the image's programs.
             config["hooks"] = json!({"startContainer": [{
@@ -82,7 +83,9 @@ fn descriptors_of_the_caller_do_not_leak() {
         });
         let path = bundle.path().to_str().unwrap();
         let run = h.finish(behind(h, &open, &["run", "--bundle", path, "box"]));
-        assert_eq!((run.code, run.stdout.as_str()), (0, "0\n1\n2\n3\n0\n1\n2\n"), "{run:?}");
+        // The shell keeps one of its own at 10.
+        let listed = run.stdout.replace("10\n", "");
+        assert_eq!((run.code, listed.as_str()), (0, "0\n1\n2\n3\n0\n1\n2\n"), "{run:?}");
         let hook = std::fs::read_to_string(bundle.path().join("rootfs/hook")).unwrap();
         assert_eq!(hook, "0\n1\n2\n3\n");
         let sleeper = Bundle::new(h, "sleeper", &["sleep", "1000"]);
