@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
+use std::process::Command;
 
 use runhcs_tests::{Bundle, Harness, Isolation, in_both};
 use serde_json::{Value, json};
@@ -53,21 +54,14 @@ in_both!(a_user_namespace_lends_its_ids_to_a_mount, |h: &Harness| {
     let volume = volume(h, "volume", 0);
     let script = "stat -c %u:%g /data/old /plain/old; touch /data/new && stat -c %u:%g /data/new";
     let bundle = Bundle::new(h, "box", &["sh", "-c", script]).edit(|config| {
-        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
-        config["linux"]["uidMappings"] = ids(0, 100_000, 65536);
-        config["linux"]["gidMappings"] = ids(0, 100_000, 65536);
+        in_user_namespace(config);
         add(
             config,
             json!({ "destination": "/data", "source": volume, "options": ["rbind", "ridmap"] }),
         );
         add(config, json!({ "destination": "/plain", "source": volume, "options": ["rbind"] }));
     });
-    // So that the container's root may enter the bundle, and make mount points.
-    std::fs::set_permissions(h.path(""), std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .unwrap();
-    let mut chowned = std::process::Command::new("chown");
-    chowned.args(["-R", "100000:100000"]);
-    assert!(chowned.arg(bundle.path().join("rootfs")).status().unwrap().success());
+    give_to_user_namespace(h, &bundle);
     let printed = h.new_container(&["run"], &bundle, "box").ok().stdout;
     assert_eq!(printed, "0:0\n65534:65534\n0:0\n");
     assert_eq!(owner(&volume.join("new")), (0, 0));
@@ -77,8 +71,7 @@ in_both!(recursive_options_reach_the_mounts_below, |h: &Harness| {
     let volume = volume(h, "volume", 0);
     std::fs::create_dir(volume.join("below")).unwrap();
     let mounted = |verb: &[&str]| {
-        let status =
-            std::process::Command::new(verb[0]).args(&verb[1..]).arg(volume.join("below")).status();
+        let status = Command::new(verb[0]).args(&verb[1..]).arg(volume.join("below")).status();
         assert!(status.unwrap().success());
     };
     mounted(&["mount", "-t", "tmpfs", "below"]);
@@ -200,4 +193,160 @@ in_both!(what_is_wrong_with_a_mount_is_named_by_its_field, |h: &Harness| {
         }
         std::fs::remove_dir_all(bundle.path()).unwrap();
     }
+});
+
+/// What a shell says that has a mount namespace in which everything is shared, as systemd has it.
+fn among_shared_mounts(h: &Harness, script: &str) -> String {
+    let mut shell = Command::new("unshare");
+    shell.args(["--mount", "--propagation", "shared", "sh", "-euc", script]);
+    shell.env("RUNHCS", h.runtime()).current_dir(h.path(""));
+    let output = shell.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What the kernel says of a mount's propagation.
+fn optional_field<'a>(mountinfo: &'a str, point: &str) -> &'a str {
+    let of = |line: &&str| line.split(' ').nth(4) == Some(point);
+    mountinfo.lines().find(of).unwrap().split(' ').nth(6).unwrap()
+}
+
+#[test]
+fn a_container_leaves_the_hosts_shared_mounts_alone() {
+    Harness::run(Isolation::Process, "shared mounts", |h| {
+        for kind in ["rshared", "rslave", "rprivate"] {
+            let name = format!("bundle-{kind}");
+            Bundle::new(h, &name, &["true"]).edit(|config| {
+                config["linux"]["rootfsPropagation"] = json!(kind);
+            });
+            let script = format!(
+                "mkdir -p outer; mount -t tmpfs outer outer; mkdir outer/inner
+                 mount -t tmpfs inner outer/inner; cat /proc/self/mountinfo >before
+                 $RUNHCS run --bundle {name} box >/dev/null
+                 cat /proc/self/mountinfo | diff before - && echo the same; umount -R outer"
+            );
+            assert_eq!(among_shared_mounts(h, &script), "the same\n", "{kind}");
+        }
+    });
+}
+
+#[test]
+fn mounts_are_shared_in_the_container_if_they_are_to_be() {
+    Harness::run(Isolation::Process, "shared in the container", |h| {
+        let volume = volume(h, "volume", 0);
+        for user in [false, true] {
+            let name = format!("bundle-{user}");
+            let bundle = Bundle::new(h, &name, &["cat", "/proc/self/mountinfo"]).edit(|config| {
+                if user {
+                    in_user_namespace(config);
+                }
+                for kind in ["shared", "slave", "private"] {
+                    let destination = format!("/{kind}");
+                    let options = json!(["rbind", format!("r{kind}")]);
+                    add(
+                        config,
+                        json!({ "destination": destination, "source": volume, "options": options }),
+                    );
+                }
+            });
+            give_to_user_namespace(h, &bundle);
+            let said = among_shared_mounts(h, &format!("$RUNHCS run --bundle {name} box"));
+            for (point, field) in
+                [("/shared", "shared:"), ("/slave", "master:"), ("/private", "-"), ("/", "master:")]
+            {
+                assert!(optional_field(&said, point).starts_with(field), "{user} {point}: {said}");
+            }
+        }
+    });
+}
+
+fn in_user_namespace(config: &mut Value) {
+    config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+    config["linux"]["uidMappings"] = ids(0, 100_000, 65536);
+    config["linux"]["gidMappings"] = ids(0, 100_000, 65536);
+}
+
+/// So that the container's root may enter the bundle, and make mount points.
+fn give_to_user_namespace(h: &Harness, bundle: &Bundle) {
+    std::fs::set_permissions(h.path(""), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
+    let mut chowned = Command::new("chown");
+    chowned.args(["-R", "100000:100000"]);
+    assert!(chowned.arg(bundle.path().join("rootfs")).status().unwrap().success());
+}
+
+in_both!(root_of_a_user_namespace_gets_sources_that_it_can_not_reach, |h: &Harness| {
+    let volume = volume(h, "volume", 0);
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    for name in ["one", "two"] {
+        std::fs::create_dir(volume.join(name)).unwrap();
+        std::fs::write(volume.join(name).join("file"), name).unwrap();
+    }
+    std::fs::set_permissions(&volume, mode).unwrap();
+    let script = "cat /one/file /two/file /file; cat /one/../old";
+    let bundle = Bundle::new(h, "box", &["sh", "-c", script]).edit(|config| {
+        in_user_namespace(config);
+        for name in ["one", "two"] {
+            let (source, destination) = (volume.join(name), format!("/{name}"));
+            add(
+                config,
+                json!({ "destination": destination, "source": source, "options": ["rbind"] }),
+            );
+        }
+        let source = volume.join("one/file");
+        add(config, json!({ "destination": "/file", "source": source, "options": ["bind"] }));
+    });
+    give_to_user_namespace(h, &bundle);
+    let outcome = h.new_container(&["run"], &bundle, "box");
+    assert_eq!((outcome.stdout.as_str(), outcome.code), ("onetwoone", 1), "{outcome:?}");
+});
+
+#[test]
+fn root_of_a_user_namespace_can_not_uncover_what_the_host_has_covered() {
+    Harness::run(Isolation::Process, "covered", |h| {
+        let volume = volume(h, "volume", 0);
+        std::fs::create_dir(volume.join("below")).unwrap();
+        std::fs::write(volume.join("below/secret"), "secret").unwrap();
+        let script = "umount /data/below; mount -o remount,bind,rw /data/below
+            ls /data/below; touch /data/below/new; true";
+        let bundle = Bundle::new(h, "box", &["sh", "-c", script]).edit(|config| {
+            in_user_namespace(config);
+            for set in ["bounding", "effective", "permitted"] {
+                config["process"]["capabilities"][set] = json!(["CAP_SYS_ADMIN"]);
+            }
+            config["process"]["noNewPrivileges"] = json!(false);
+            add(config, json!({ "destination": "/data", "source": volume, "options": ["rbind"] }));
+        });
+        give_to_user_namespace(h, &bundle);
+        let said = among_shared_mounts(
+            h,
+            "mount -t tmpfs -o mode=777,ro below volume/below
+             $RUNHCS run --bundle box box 2>&1; umount volume/below",
+        );
+        assert!(!said.contains("secret"), "{said}");
+        for refused in ["umount", "remount", "touch"] {
+            assert!(said.contains(refused) || refused == "remount", "{refused}: {said}");
+        }
+        assert!(said.contains("Read-only file system"), "{said}");
+    });
+}
+
+in_both!(destinations_may_lead_through_links_to_nothing_and_name_the_root, |h: &Harness| {
+    let volume = volume(h, "volume", 0);
+    let script = "cat /etc/link /made/here /final/old";
+    let bundle = Bundle::new(h, "box", &["sh", "-c", script]);
+    let root = bundle.path().join("rootfs");
+    std::os::unix::fs::symlink("/made/here", root.join("etc/link")).unwrap();
+    let bundle = bundle.edit(|config| {
+        for (destination, source, options) in [
+            (Path::new("/etc/link"), volume.join("old"), ["bind", "ro"]),
+            (&root.join("final"), volume.clone(), ["rbind", "ro"]),
+        ] {
+            add(
+                config,
+                json!({ "destination": destination, "source": source, "options": options }),
+            );
+        }
+    });
+    assert_eq!(h.new_container(&["run"], &bundle, "box").ok().stdout, "xxx");
 });

@@ -81,6 +81,7 @@ fn set_up(
     // Meanwhile the creating process writes the id mappings and runs the hooks that want them and
     // the control groups.
     let pid = inherited.channel.wait()?;
+    let foreign = plan.root.foreign.receive(&mut inherited.channel)?;
     if plan.namespaces.has(libc::CLONE_NEWUSER) {
         become_root()?;
     }
@@ -97,7 +98,8 @@ fn set_up(
         network::loopback_up()?;
     }
     set_names(plan)?;
-    let trees = std::mem::take(&mut inherited.trees);
+    let mut trees = std::mem::take(&mut inherited.trees);
+    trees.extend(foreign);
     let root = plan.root.assemble(&plan.cgroup, &trees, plan.may_mknod)?;
     drop(trees);
     plan.run_hooks(HookPoint::CreateContainer, Status::Creating, pid)?;

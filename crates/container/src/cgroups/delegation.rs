@@ -133,7 +133,8 @@ pub(crate) fn mount_callers(root: &Root, mount: &PlannedMount<'_>) -> Result<()>
     let mut options = mount.options.clone();
     options.attributes.set |= attr::RDONLY;
     options.attributes.clear &= !attr::RDONLY;
-    let mount = PlannedMount { destination: mount.destination, kind: mount.kind.clone(), options };
+    let mount =
+        PlannedMount { destination: mount.destination.clone(), kind: mount.kind.clone(), options };
     if v2::is_mounted(Path::new(MOUNT_POINT)) {
         let own = v2::own_path().context(|| "read /proc/self/cgroup".into())?;
         let path = Path::new(MOUNT_POINT).join(own.strip_prefix("/").unwrap_or(&own));

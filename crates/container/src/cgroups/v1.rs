@@ -172,7 +172,7 @@ pub(crate) fn mount(
     mount: &PlannedMount<'_>,
 ) -> Result<()> {
     let writable = PlannedMount {
-        destination: mount.destination,
+        destination: mount.destination.clone(),
         kind: MountKind::FileSystem { name: "tmpfs", source: "tmpfs" },
         options: MountOptions::parse(["nosuid", "nodev", "noexec", "mode=755"]),
     };
@@ -180,7 +180,7 @@ pub(crate) fn mount(
     for (controllers, path) in paths.iter().filter(|(controllers, _)| controllers != UNIFIED) {
         let destination = mount.destination.join(controllers);
         let bind = PlannedMount {
-            destination: &destination,
+            destination: (&destination).into(),
             kind: MountKind::Bind { source: path, bind: Bind::Shallow },
             options: MountOptions {
                 attributes: mount.options.attributes,

@@ -94,5 +94,5 @@ pub(crate) fn is_frozen(path: &Path) -> io::Result<bool> {
 /// The container's own group, where the mount says.
 pub(crate) fn mount(path: &Path, root: &Root, mount: &PlannedMount<'_>) -> Result<()> {
     let tree = clone_tree(path, Bind::Shallow)?;
-    mount.attach(&tree, &root.directory(mount.destination)?)
+    mount.attach(&tree, &root.directory(&mount.destination)?)
 }

@@ -17,7 +17,7 @@ use runhcs_compute::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroups::CgroupPaths;
-use crate::error::Context;
+use crate::error::{Context, invalid};
 use crate::rootfs::mounts::{Kind, PlannedMount};
 
 pub use dump::{CheckpointOptions, PageServer};
@@ -151,9 +151,10 @@ impl ExternalMount {
     /// Every one that the configuration makes.
     fn all(spec: &Spec, cgroups: &CgroupPaths) -> Result<Vec<Self>> {
         let mut found = Vec::new();
+        let root = spec.root().as_ref().ok_or_else(|| invalid("root", "is missing"))?.path();
         for (index, mount) in spec.mounts().iter().flatten().enumerate() {
-            let planned = PlannedMount::new(index, mount)?;
-            let destination = planned.destination.to_owned();
+            let planned = PlannedMount::new(index, mount, root)?;
+            let destination = planned.destination.to_path_buf();
             match (&planned.kind, cgroups) {
                 (Kind::Bind { source, .. }, _) => {
                     found.push(Self { destination, source: (*source).to_owned() });
@@ -226,6 +227,7 @@ mod tests {
     fn mounts_from_outside_are_named() {
         let spec: Spec = serde_json::from_value(serde_json::json!({
             "ociVersion": "1.2.0",
+            "root": { "path": "/bundle/rootfs" },
             "mounts": [
                 { "destination": "/proc", "type": "proc" },
                 { "destination": "/data", "source": "/srv/data", "options": ["rbind"] },

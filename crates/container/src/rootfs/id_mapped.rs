@@ -56,6 +56,10 @@ impl Trees {
         self.0.iter().find(|(other, _)| *other == index).map(|(_, tree)| tree)
     }
 
+    pub(crate) fn extend(&mut self, more: Vec<(usize, OwnedFd)>) {
+        self.0.extend(more);
+    }
+
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         self.0.iter().map(|(_, tree)| tree.as_raw_fd())
     }
@@ -77,6 +81,11 @@ impl IdMappedMounts {
             found.push(IdMapped { index, source: source.to_owned(), bind, mapping });
         }
         Ok(Self(found))
+    }
+
+    /// Whether `mounts[index]` is one of them.
+    pub(super) fn has(&self, index: usize) -> bool {
+        self.0.iter().any(|mount| mount.index == index)
     }
 
     /// Opens and maps their sources in the caller's mount namespace.
@@ -183,7 +192,7 @@ mod tests {
         );
         let spec: Spec = serde_json::from_str(&json).unwrap();
         let mounts = spec.mounts().as_ref().unwrap();
-        let planned = PlannedMount::new(0, &mounts[0])?;
+        let planned = PlannedMount::new(0, &mounts[0], Path::new("/root"))?;
         IdMappedMounts::new(&spec, &[planned])
     }
 

@@ -2,6 +2,7 @@
 
 mod devices;
 mod file_system;
+mod foreign_sources;
 mod id_mapped;
 mod masks;
 pub(crate) mod mount_attr;
@@ -24,9 +25,11 @@ use crate::cgroups::Cgroup;
 use crate::error::{Context, invalid};
 use crate::labels;
 use devices::Device;
+use foreign_sources::ForeignSources;
 use id_mapped::IdMappedMounts;
 pub(crate) use id_mapped::Trees;
 pub use id_mapped::map_mount;
+pub(crate) use mount_table::mount_of_type;
 use mounts::{Kernel, Kind, PlannedMount, clone_tree, move_to};
 use options::{Attributes, Bind, attr};
 use propagation::Propagation;
@@ -40,6 +43,8 @@ pub(crate) struct RootPlan<'a> {
     propagation: Propagation,
     mounts: Vec<PlannedMount<'a>>,
     id_mapped: IdMappedMounts,
+    /// Empty unless the container's own rights differ from its creator's.
+    pub(crate) foreign: ForeignSources,
     devices: Vec<Device>,
     masked: &'a [String],
     protected: &'a [String],
@@ -48,23 +53,32 @@ pub(crate) struct RootPlan<'a> {
 
 impl<'a> RootPlan<'a> {
     /// Reads `root`, `mounts` and what `linux` says of devices, masks and propagation.
-    pub(crate) fn new(spec: &'a Spec) -> Result<Self> {
+    ///
+    /// `foreign` is whether the container gets a mount namespace of another user namespace, whose
+    /// root can't reach all that the caller can.
+    pub(crate) fn new(spec: &'a Spec, foreign: bool) -> Result<Self> {
         let root = spec.root().as_ref().ok_or_else(|| invalid("root", "is missing"))?;
         let linux = spec.linux().as_ref();
         let mounts = spec.mounts().iter().flatten().enumerate();
         let mut mounts: Vec<_> =
-            mounts.map(|(i, m)| PlannedMount::new(i, m)).collect::<Result<_>>()?;
+            mounts.map(|(i, m)| PlannedMount::new(i, m, root.path())).collect::<Result<_>>()?;
         if let Some(label) = labels::of_mounts(linux)? {
             mounts.iter_mut().for_each(|mount| mount.label(label));
         }
         let host_dev = mounts.iter().any(|mount| {
             mount.destination == Path::new("/dev") && matches!(mount.kind, Kind::Bind { .. })
         });
+        let id_mapped = IdMappedMounts::new(spec, &mounts)?;
+        let foreign = match foreign {
+            true => ForeignSources::new(root.path(), &mounts, &id_mapped),
+            false => ForeignSources::default(),
+        };
         Ok(Self {
             path: root.path().clone(),
+            foreign,
             read_only: root.readonly().unwrap_or(false),
             propagation: Propagation::parse(linux.and_then(|l| l.rootfs_propagation().as_deref()))?,
-            id_mapped: IdMappedMounts::new(spec, &mounts)?,
+            id_mapped,
             mounts,
             devices: devices::plan(spec)?,
             masked: linux.and_then(|l| l.masked_paths().as_deref()).unwrap_or_default(),
@@ -109,9 +123,9 @@ impl<'a> RootPlan<'a> {
             let Some(made) = made.context(|| format!("mounts[{index}]"))? else { continue };
             let of = Kernel::of(&made);
             if of.context(|| format!("look at {}", mount.destination.display()))?.is_some() {
-                kernel.push((mount.destination.to_owned(), Root::from(made)));
+                kernel.push((mount.destination.to_path_buf(), Root::from(made)));
             } else if mount.is_read_only_later() {
-                read_only_later.push((mount.destination.to_owned(), made));
+                read_only_later.push((mount.destination.to_path_buf(), made));
             }
         }
         if !self.host_dev {
@@ -136,10 +150,13 @@ impl<'a> RootPlan<'a> {
             rustix::mount::mount_move(".", "/").context(|| "move the root to /".into())?;
             rustix::process::chroot(".").context(|| "chroot".into())?;
         } else {
+            let old = Root::open(Path::new("/"))?;
             // Put the old root on top of the new one and detach it: needs no directory in the
             // image (pivot_root(2), "pivot_root(\".\", \".\")").
             rustix::process::pivot_root(".", ".")
                 .context(|| format!("pivot_root to {}", self.path.display()))?;
+            // Of the old one alone: in the new one, mounts may be shared that are to be.
+            rustix::process::fchdir(&old).context(|| "go back to the old root".into())?;
             rustix::mount::mount_change(
                 ".",
                 rustix::mount::MountPropagationFlags::DOWNSTREAM

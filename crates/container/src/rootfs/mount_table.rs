@@ -1,5 +1,7 @@
 //! The mounts of the process's mount namespace (proc_pid_mountinfo(5)).
 
+use std::path::PathBuf;
+
 /// A mount.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mount {
@@ -20,6 +22,13 @@ impl MountTable {
         let text = std::fs::read_to_string("/proc/self/mountinfo")?;
         Ok(Self(text.lines().filter_map(parse).collect()))
     }
+}
+
+/// Where the first file system of a type is mounted.
+pub(crate) fn mount_of_type(file_system: &str) -> std::io::Result<Option<PathBuf>> {
+    let mut mounts = MountTable::read()?.0.into_iter();
+    let found = mounts.find(|mount| mount.file_system == file_system);
+    Ok(found.map(|mount| mount.point.into()))
 }
 
 fn parse(line: &str) -> Option<Mount> {

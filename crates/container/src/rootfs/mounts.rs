@@ -1,6 +1,7 @@
 //! The mounts of a configuration, made one by one with the descriptor-based mount calls, so that
 //! nothing the image holds can redirect them (CVE-2021-30465).
 
+use std::borrow::Cow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -19,7 +20,7 @@ use crate::labels;
 /// A mount of the configuration, parsed.
 #[derive(Debug)]
 pub(crate) struct PlannedMount<'a> {
-    pub destination: &'a Path,
+    pub destination: Cow<'a, Path>,
     pub kind: Kind<'a>,
     pub options: MountOptions,
 }
@@ -38,8 +39,9 @@ pub(crate) enum Kind<'a> {
 }
 
 impl<'a> PlannedMount<'a> {
-    /// Parses `mounts[index]`.
-    pub(crate) fn new(index: usize, mount: &'a Mount) -> Result<Self> {
+    /// Parses `mounts[index]`. A destination that names a place in `root` as the host sees it means
+    /// that place, as with runc.
+    pub(crate) fn new(index: usize, mount: &'a Mount, root: &Path) -> Result<Self> {
         let field = |name: &str| format!("mounts[{index}].{name}");
         let options = MountOptions::parse(mount.options().iter().flatten().map(String::as_str));
         let source = mount.source().as_deref();
@@ -62,7 +64,13 @@ impl<'a> PlannedMount<'a> {
                 return Err(invalid(field("type"), "is missing, and it is no bind mount"));
             }
         };
-        Ok(Self { destination: mount.destination(), kind, options })
+        let destination = mount.destination();
+        let destination = match destination.strip_prefix(root) {
+            Ok(within) if root != Path::new("/") => Cow::Owned(Path::new("/").join(within)),
+            _ if destination.is_relative() => Cow::Owned(Path::new("/").join(destination)),
+            _ => Cow::Borrowed(destination.as_path()),
+        };
+        Ok(Self { destination, kind, options })
     }
 
     /// Gives the files of a new file system an SELinux context.
@@ -99,7 +107,7 @@ impl<'a> PlannedMount<'a> {
     }
 
     fn remount(&self, root: &Root, mount_alone: bool) -> Result<OwnedFd> {
-        let target = root.find(self.destination)?;
+        let target = root.find(&self.destination)?;
         let target = target.ok_or_else(|| Error::failed(self.what(), "nothing is there"))?;
         if !mount_alone {
             let mut options = self.options.data.clone();
@@ -118,23 +126,23 @@ impl<'a> PlannedMount<'a> {
     pub(crate) fn target_for(&self, root: &Root, tree: &OwnedFd) -> Result<OwnedFd> {
         let stat = rustix::fs::fstat(tree).context(|| self.what())?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            root.directory(self.destination)
+            root.directory(&self.destination)
         } else {
-            root.file(self.destination)
+            root.file(&self.destination)
         }
     }
 
     fn file_system(&self, root: &Root, name: &str, source: &str) -> Result<OwnedFd> {
         // Looked at before the directory is made, if it has to be.
         let covered = match name {
-            "tmpfs" => root.find(self.destination)?,
+            "tmpfs" => root.find(&self.destination)?,
             _ => None,
         };
         let target = match name {
             // An image that leads procfs or sysfs to another place would have everybody in the
             // container who trusts `/proc` or `/sys` look at files of its own (CVE-2019-19921).
-            "proc" | "sysfs" => root.plain_directory(self.destination)?,
-            _ => root.directory(self.destination)?,
+            "proc" | "sysfs" => root.plain_directory(&self.destination)?,
+            _ => root.directory(&self.destination)?,
         };
         let mut options = self.options.data.clone();
         if source.starts_with('/') && self.options.attributes.set & attr::RDONLY != 0 {

@@ -117,8 +117,23 @@ impl Root {
         if let Some(found) = self.find(path)? {
             return Ok(found);
         }
-        let parent = self.directory(path.parent().unwrap_or(Path::new("/")))?;
-        new_file(&parent, path.file_name().unwrap_or_default()).context(what)
+        let mut path = path.to_owned();
+        for _ in 0..MAX_LINKS {
+            let parent = self.directory(path.parent().unwrap_or(Path::new("/")))?;
+            let name = path.file_name().unwrap_or_default();
+            // A link to nothing: the file is made where it leads to, within the root.
+            match rustix::fs::readlinkat(&parent, name, Vec::new()) {
+                Ok(target) => {
+                    let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+                    path = path.parent().unwrap_or(Path::new("/")).join(target);
+                }
+                Err(_) => return new_file(&parent, name).context(what),
+            }
+            if let Some(found) = self.find(&path)? {
+                return Ok(found);
+            }
+        }
+        Err(Errno::LOOP).context(what)
     }
 
     /// As [`Root::file`], but a symbolic link there is refused rather than followed.
@@ -227,12 +242,20 @@ mod tests {
     }
 
     #[test]
-    fn a_dangling_link_is_not_followed_out() {
+    fn a_dangling_link_to_a_file_makes_it_within_the_root() {
         let directory = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/nowhere/x", directory.path().join("link")).unwrap();
-        let root = Root::open(directory.path()).unwrap();
-        assert!(root.file(Path::new("/link")).is_err());
-        assert!(root.find(Path::new("/link")).unwrap().is_none());
+        let root = directory.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        std::os::unix::fs::symlink("/new/x", root.join("link")).unwrap();
+        std::os::unix::fs::symlink("../../../y", root.join("up")).unwrap();
+        std::os::unix::fs::symlink("loop", root.join("loop")).unwrap();
+        let fd = Root::open(&root).unwrap();
+        assert!(fd.find(Path::new("/link")).unwrap().is_none());
+        fd.file(Path::new("/link")).unwrap();
+        assert!(root.join("new/x").is_file());
+        fd.file(Path::new("/up")).unwrap();
+        assert!(root.join("y").is_file() && !directory.path().join("y").exists());
+        assert!(fd.file(Path::new("/loop")).is_err());
     }
 
     #[test]
