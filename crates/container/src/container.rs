@@ -7,6 +7,7 @@ use runhcs_compute::{ComputeSystem, Error, Result, Scope, Signal, Status};
 use crate::cgroups::{Cgroup, CgroupPaths};
 use crate::error::Context;
 use crate::hooks::HookPoint;
+use crate::intel_rdt::RdtGroup;
 use crate::plan::{Resources, expect};
 use crate::{Init, barrier, proc};
 
@@ -164,6 +165,7 @@ impl ComputeSystem for Container {
     fn delete(&self) -> Result<()> {
         self.kill_all()?;
         self.cgroup().remove()?;
+        self.resources.rdt.as_ref().map_or(Ok(()), RdtGroup::remove)?;
         barrier::remove(&self.resources.runtime_dir)?;
         self.resources.subject.run_poststop(&self.resources.poststop);
         Ok(())

@@ -127,6 +127,7 @@ impl Container {
         drop((theirs, preparation));
         let process = Init::of(pid)?;
         self.cgroup().attach(pid, &options.cgroup)?;
+        self.resources.rdt.as_ref().map_or(Ok(()), |group| group.add(pid))?;
         channel.go(pid)?;
         if let Some(agent) = agent {
             let (subject, status) = (&self.resources.subject, Status::Running);

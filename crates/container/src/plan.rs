@@ -1,6 +1,7 @@
 //! A checked configuration, and its creation.
 
-use std::os::fd::AsFd;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Hook, Process};
@@ -14,8 +15,10 @@ use crate::credentials::Credentials;
 use crate::error::{Context, invalid};
 use crate::hooks::{HookPoint, HookSubject, Surroundings};
 use crate::ids::{self, IdMaps};
+use crate::intel_rdt::{NewGroup, RdtGroup, RdtPlan};
 use crate::labels::Labels;
 use crate::namespaces::Namespaces;
+use crate::net_devices::{MovedDevices, NetDevices};
 use crate::program::Program;
 use crate::rootfs::RootPlan;
 use crate::scheduling::{Affinity, MemoryPolicy, Personality, Scheduling};
@@ -37,6 +40,9 @@ pub struct Resources {
     /// What systemd knows them as, if it makes them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<SystemdScope>,
+    /// Its part of Intel RDT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<RdtGroup>,
     /// What to run after `start`.
     pub poststart: Vec<Hook>,
     /// What to run after `delete`.
@@ -67,6 +73,8 @@ pub struct Plan<'a> {
     pub(crate) scheduling: Scheduling,
     pub(crate) personality: Option<Personality>,
     pub(crate) memory_policy: Option<MemoryPolicy>,
+    rdt: Option<RdtPlan>,
+    net_devices: NetDevices,
     pub(crate) subject: HookSubject,
     resources: Resources,
 }
@@ -80,14 +88,6 @@ impl<'a> Plan<'a> {
         let spec = options.spec;
         let linux = spec.linux().as_ref().ok_or_else(|| invalid("linux", "is missing"))?;
         let process = spec.process().as_ref().ok_or_else(|| invalid("process", "is missing"))?;
-        for (field, given) in [
-            ("linux.intelRdt", linux.intel_rdt().is_some()),
-            ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty())),
-        ] {
-            if given {
-                return Err(invalid(field, "is not supported yet"));
-            }
-        }
         let namespaces = Namespaces::from_spec(spec)?;
         if spec.hostname().as_deref().is_some_and(|n| !n.is_empty())
             && !namespaces.has(libc::CLONE_NEWUTS)
@@ -124,20 +124,32 @@ impl<'a> Plan<'a> {
             driver: options.cgroup_driver,
             rootless: options.rootless,
         })?;
+        let net_devices = NetDevices::new(spec)?;
+        if !net_devices.is_empty() && !namespaces.has(libc::CLONE_NEWNET) {
+            let why = "needs a network namespace in linux.namespaces to move them to";
+            return Err(invalid("linux.netDevices", why));
+        }
+        let rdt =
+            linux.intel_rdt().as_ref().map(|rdt| RdtPlan::new(rdt, options.id)).transpose()?;
         let subject = HookSubject::new(options.id, spec, options.bundle);
         let resources = Resources {
             id: options.id.clone(),
             runtime_dir: options.runtime_dir.to_owned(),
             cgroups: planned.cgroup.paths.clone(),
             scope: planned.cgroup.scope.clone(),
+            rdt: rdt.as_ref().map(|rdt| rdt.group().clone()),
             poststart: HookPoint::Poststart.hooks(spec).to_vec(),
             poststop: HookPoint::Poststop.hooks(spec).to_vec(),
             subject: subject.clone(),
         };
+        // An ordinary user has no rights that root of the user namespace lacks.
+        let foreign = namespaces.has(libc::CLONE_NEWUSER)
+            && namespaces.is_new(libc::CLONE_NEWNS)
+            && rustix::process::geteuid().is_root();
         Ok(Self {
             process,
             may_mknod: !namespaces.has(libc::CLONE_NEWUSER) && !ids::in_user_namespace(),
-            root: RootPlan::new(spec)?,
+            root: RootPlan::new(spec, foreign)?,
             cgroup: planned.cgroup,
             scope: planned.scope,
             limits: planned.limits,
@@ -148,6 +160,8 @@ impl<'a> Plan<'a> {
             scheduling: Scheduling::new(process)?,
             personality: linux.personality().as_ref().map(Personality::new).transpose()?,
             memory_policy: linux.memory_policy().as_ref().map(MemoryPolicy::new).transpose()?,
+            rdt,
+            net_devices,
             namespaces,
             id_maps,
             credentials,
@@ -192,7 +206,12 @@ impl<'a> Plan<'a> {
         let fifo = barrier::make(&self.resources.runtime_dir)?;
         let mut joined = self.namespaces.open_joined()?;
         let trees = self.root.open()?;
+        let new_group = self.rdt.as_ref().map(RdtPlan::create).transpose()?;
         let (channel, theirs) = Channel::pair()?;
+        // Joining it may take it away.
+        let network = joined.iter().find(|(flag, ..)| *flag == libc::CLONE_NEWNET);
+        let network = network.map(|(.., namespace)| namespace.try_clone()).transpose();
+        let network = network.context(|| "hold the network namespace".into())?;
         let WayIn { target, entrances } = way_in;
         let inherited = init::Inherited { channel: theirs, fifo, entrances, trees };
         let kept = init::kept(self, &inherited);
@@ -213,7 +232,8 @@ impl<'a> Plan<'a> {
         drop((inherited, own_time_namespace));
         let mut child = Child::new(pid);
         let process = Init::of(pid)?;
-        self.supervise(channel, pid)?;
+        self.supervise(channel, pid, network.as_ref())?;
+        new_group.into_iter().for_each(NewGroup::keep);
         child.keep();
         Ok(process)
     }
@@ -239,7 +259,12 @@ impl<'a> Plan<'a> {
     }
 
     /// The creating side's part while init sets up the container.
-    fn supervise(&self, mut channel: Channel, pid: u32) -> Result<()> {
+    fn supervise(
+        &self,
+        mut channel: Channel,
+        pid: u32,
+        joined_network: Option<&OwnedFd>,
+    ) -> Result<()> {
         self.id_maps.as_ref().map_or(Ok(()), |maps| maps.write(pid))?;
         if !self.joins_user_namespace() {
             // From here: init's own privilege ends with its user namespace, and its files in
@@ -247,6 +272,8 @@ impl<'a> Plan<'a> {
             self.set_oom_score(&pid.to_string())?;
         }
         self.cgroup.surround(&self.resources.id, pid, self.scope.as_ref(), &self.limits)?;
+        self.resources.rdt.as_ref().map_or(Ok(()), |group| group.add(pid))?;
+        let devices = self.move_net_devices(pid, joined_network)?;
         if self.has_early_hooks() {
             // They find init in its control groups.
             channel.wait()?;
@@ -254,11 +281,31 @@ impl<'a> Plan<'a> {
             self.run_hooks(HookPoint::CreateRuntime, Status::Creating, pid)?;
         }
         channel.go(pid)?;
+        self.root.foreign.open_for(pid, &channel)?;
         if let Some(agent) = self.filter.as_ref().and_then(Filter::agent) {
             let (subject, status) = (&self.subject, Status::Creating);
             agent.introduce(&mut channel, &Watched { subject, status, init: pid, pid })?;
         }
-        channel.wait().map(drop)
+        channel.wait()?;
+        devices.into_iter().for_each(MovedDevices::leave);
+        Ok(())
+    }
+
+    /// The devices come back if a later step fails.
+    fn move_net_devices(
+        &self,
+        pid: u32,
+        joined_network: Option<&OwnedFd>,
+    ) -> Result<Option<MovedDevices>> {
+        if self.net_devices.is_empty() {
+            return Ok(None);
+        }
+        let what = || "open the container's network namespace".to_owned();
+        let namespace = match joined_network {
+            Some(joined) => joined.try_clone().context(what)?,
+            None => File::open(format!("/proc/{pid}/ns/net")).context(what)?.into(),
+        };
+        self.net_devices.move_to(namespace).map(Some)
     }
 
     /// The filter, if this is when it is to be installed.

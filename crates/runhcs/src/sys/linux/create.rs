@@ -1,6 +1,8 @@
 //! The steps of the creation flow on Linux: our own engine on this host, or the VM shim and the
 //! container shim.
 
+use std::cell::Cell;
+use std::mem::ManuallyDrop;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -8,7 +10,7 @@ use std::rc::Rc;
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Spec;
 use runhcs_compute::ComputeSystem;
-use runhcs_container::{Container, CreateOptions, Init, Plan, map_mount};
+use runhcs_container::{Container, CreateOptions, Init, NetDevices, Plan, map_mount};
 use runhcs_protocol::shim::Disk;
 use runhcs_spec::{Console, VmOptions};
 use runhcs_state::{Locked, ProcessHandle, Record, VmPlace};
@@ -32,12 +34,14 @@ pub struct CreationService<'a> {
     /// What is opened before the container's own VM is started: what can't be had should be known
     /// before that.
     disks: Option<Vec<(Disk, OwnedFd)>>,
+    /// Whether a VM that runs already has to be told of new network devices.
+    devices_joined: bool,
 }
 
 impl<'a> CreationService<'a> {
     /// Begins.
     pub fn new(claimed: Claimed<'a>) -> Self {
-        Self { claimed, network: None, disks: None }
+        Self { claimed, network: None, disks: None, devices_joined: false }
     }
 
     fn open_disks(&self, flow: &mut Transaction) -> Result<Vec<(Disk, OwnedFd)>> {
@@ -99,6 +103,8 @@ impl Service for CreationService<'_> {
         }
         self.network = flow.step("network", || hold_network(&bundle.spec, record))?;
         if let Some(network) = &self.network {
+            self.devices_joined =
+                move_net_devices(flow, &bundle.spec, record, network)? && !record.is_vm_host();
             run_early_hooks(flow, &bundle.spec, record, network.pid())?;
         }
         Ok(())
@@ -191,6 +197,9 @@ impl Service for CreationService<'_> {
             let pod = PodView::collect(&globals.store, record)?;
             GuestSpec::translate(&bundle.spec, record, &pod)
         })?;
+        if self.devices_joined {
+            flow.step("sync", || Ok(vm.sync_network()?))?;
+        }
         let undo = VmContainer { vm: vm.clone(), id: args.id.clone() };
         let guest_pid = flow.step_with_undo(
             "container",
@@ -233,8 +242,47 @@ fn main_process(container: &Container) -> Result<Main> {
 
 fn hold_network(spec: &Spec, record: &Record) -> Result<Option<PodNetwork>> {
     hooks::check(spec, record)?;
-    let needed = record.is_vm_host() || hooks::has_early(spec);
+    let needed =
+        record.is_vm_host() || hooks::has_early(spec) || !NetDevices::new(spec)?.is_empty();
     needed.then(|| PodNetwork::hold(record.netns.as_deref())).transpose()
+}
+
+/// Moves the host's network devices that the container is to have into the pod's network, from which
+/// the VM takes them. Returns whether there are any.
+fn move_net_devices(
+    flow: &mut Transaction,
+    spec: &Spec,
+    record: &Record,
+    network: &PodNetwork,
+) -> Result<bool> {
+    let devices = NetDevices::new(spec)?;
+    if devices.is_empty() {
+        return Ok(false);
+    }
+    if !record.is_vm_host() && record.netns.is_none() {
+        bail!(
+            "linux.netDevices: a further container of a VM gets no devices of its own; name the \
+             pod's network namespace in linux.namespaces"
+        );
+    }
+    let path = network.path();
+    // Once the container is there they stay, whatever becomes of this process.
+    let moved = Rc::new(Cell::new(None));
+    let undo = Rc::clone(&moved);
+    flow.step_with_undo(
+        "net-devices",
+        move || {
+            drop(undo.take().map(ManuallyDrop::into_inner));
+            Ok(())
+        },
+        || {
+            let namespace = std::fs::File::open(&path);
+            let namespace = namespace.with_context(|| format!("open {}", path.display()))?;
+            moved.set(Some(ManuallyDrop::new(devices.move_to(namespace.into())?)));
+            Ok(())
+        },
+    )?;
+    Ok(true)
 }
 
 /// Runs the hooks before the VM is there, so that it finds the network as they leave it.

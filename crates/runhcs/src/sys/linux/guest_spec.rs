@@ -126,8 +126,24 @@ impl GuestSpec {
         // The guest has a hierarchy of its own, with no slices of this host's systemd.
         linux.set_cgroups_path(Some(Path::new("/containers").join(group_name(&record.id))));
         refuse_seccomp_agent(&linux)?;
+        if linux.intel_rdt().is_some() {
+            bail!(
+                "linux.intelRdt: a container in a VM can't have a share of the host's caches of its \
+                 own; isolate it as a process"
+            );
+        }
+        // The pod's network has them.
+        linux.set_net_devices(None);
         spec.set_linux(Some(linux));
         spec.mounts_mut().iter_mut().flatten().for_each(forget_id_mapping);
+        for mount in spec.mounts_mut().iter_mut().flatten() {
+            // The guest has the root elsewhere.
+            let within = mount.destination().strip_prefix(&record.rootfs);
+            let within = within.map(|within| Path::new("/").join(within));
+            if let (Ok(within), true) = (within, record.rootfs != Path::new("/")) {
+                mount.set_destination(within);
+            }
+        }
         spec.process_mut().iter_mut().for_each(leave_labels_here);
         Ok(Self(spec))
     }

@@ -31,9 +31,9 @@ pub fn run() -> Result<u8> {
             },
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
-            "intelRdt": { "enabled": false },
+            "intelRdt": { "enabled": true },
             "mountExtensions": { "idmap": { "enabled": true } },
-            "netDevices": { "enabled": false }
+            "netDevices": { "enabled": true }
         },
         "annotations": { "io.runhcs.version": env!("CARGO_PKG_VERSION") },
         "potentiallyUnsafeConfigAnnotations": ["io.runhcs.isolation", "io.runhcs.vm."]
