@@ -36,7 +36,19 @@ impl Channel {
     /// Lets the other side go on, with a number for it.
     pub(crate) fn go(&mut self, number: u32) -> Result<()> {
         let [a, b, c, d] = number.to_ne_bytes();
-        self.0.write_all(&[GO, a, b, c, d]).context(|| "tell the other side to go on".into())
+        let told = self.0.write_all(&[GO, a, b, c, d]);
+        self.or_its_failure(told).context(|| "tell the other side to go on".into())
+    }
+
+    /// If the other side has gone, why it has is a better error than that it has.
+    fn or_its_failure(&mut self, sent: io::Result<()>) -> io::Result<()> {
+        match sent {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => match self.next() {
+                Err(failure) => Err(io::Error::other(chain(&failure))),
+                Ok(_) => Err(error),
+            },
+            sent => sent,
+        }
     }
 
     /// Ends the line with a failure's text. Nobody may be left to hear it.
@@ -62,9 +74,9 @@ impl Channel {
     }
 
     /// Gives the other side a descriptor.
-    pub(crate) fn send_descriptor(&self, descriptor: impl AsFd) -> io::Result<()> {
-        rights::send(&self.0, &[TAKE], descriptor)?;
-        Ok(())
+    pub(crate) fn send_descriptor(&mut self, descriptor: impl AsFd) -> io::Result<()> {
+        let sent = rights::send(&self.0, &[TAKE], descriptor);
+        self.or_its_failure(sent.map(drop).map_err(io::Error::from))
     }
 
     /// Waits for the descriptor that the other side is about to give.

@@ -281,7 +281,7 @@ impl<'a> Plan<'a> {
             self.run_hooks(HookPoint::CreateRuntime, Status::Creating, pid)?;
         }
         channel.go(pid)?;
-        self.root.foreign.open_for(pid, &channel)?;
+        self.root.foreign.open_for(pid, &mut channel)?;
         if let Some(agent) = self.filter.as_ref().and_then(Filter::agent) {
             let (subject, status) = (&self.subject, Status::Creating);
             agent.introduce(&mut channel, &Watched { subject, status, init: pid, pid })?;

@@ -132,3 +132,7 @@ fn leaves(path: &Path) -> bool {
 #[cfg(test)]
 #[path = "bundle_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "every_field_tests.rs"]
+mod every_field_tests;

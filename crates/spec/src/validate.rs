@@ -8,6 +8,9 @@ use oci_spec::runtime::{Hook, LinuxNamespaceType, Process, Spec};
 use crate::annotations::refuse_unknown_own;
 use crate::{Error, Result};
 
+/// The kernel's limit for host and domain names (sethostname(2)).
+const LONGEST_HOST_NAME: usize = 64;
+
 /// Writes in one way what may be written in several: an empty namespace path is no path.
 pub(crate) fn normalize(spec: &mut Spec) {
     let Some(linux) = spec.linux_mut() else { return };
@@ -31,6 +34,7 @@ pub(crate) fn validate(spec: &Spec) -> Result<()> {
         validate_process(process, "process.")?;
     }
     validate_namespaces(spec)?;
+    validate_paths(spec)?;
     validate_hooks(spec)?;
     validate_annotations(spec)
 }
@@ -81,11 +85,10 @@ pub fn validate_process(process: &Process, prefix: &str) -> Result<()> {
 /// Checks what doesn't depend on the system that the process is for.
 pub(crate) fn validate_process_values(process: &Process, prefix: &str) -> Result<()> {
     let field = |name: &str| format!("{prefix}{name}");
-    for (index, entry) in process.env().iter().flatten().enumerate() {
-        if matches!(entry.find('='), None | Some(0)) {
-            let message = format!("{entry:?} is not of the form name=value");
-            return Err(Error::invalid(field(&format!("env[{index}]")), message));
-        }
+    validate_environment(process.env().as_deref(), &field("env"))?;
+    if let Some(umask) = process.user().umask().filter(|umask| *umask > 0o777) {
+        let message = format!("{umask:#o} has more than the nine bits of permissions (0o777)");
+        return Err(Error::invalid(field("user.umask"), message));
     }
     let mut types = HashSet::new();
     for (index, limit) in process.rlimits().iter().flatten().enumerate() {
@@ -110,6 +113,16 @@ pub(crate) fn validate_process_values(process: &Process, prefix: &str) -> Result
     Ok(())
 }
 
+fn validate_environment(environment: Option<&[String]>, field: &str) -> Result<()> {
+    for (index, entry) in environment.unwrap_or_default().iter().enumerate() {
+        if matches!(entry.find('='), None | Some(0)) {
+            let message = format!("{entry:?} is not of the form name=value");
+            return Err(Error::invalid(format!("{field}[{index}]"), message));
+        }
+    }
+    Ok(())
+}
+
 fn validate_namespaces(spec: &Spec) -> Result<()> {
     let namespaces =
         spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
@@ -129,6 +142,41 @@ fn validate_namespaces(spec: &Spec) -> Result<()> {
     for (field, name) in [("hostname", spec.hostname()), ("domainname", spec.domainname())] {
         if name.as_ref().is_some_and(|name| !name.is_empty()) && !has_uts {
             let message = "can only be set in a UTS namespace, linux.namespaces lists none";
+            return Err(Error::invalid(field, message));
+        }
+        if let Some(name) = name.as_ref().filter(|name| name.len() > LONGEST_HOST_NAME) {
+            let message = format!("{name:?} is longer than {LONGEST_HOST_NAME} bytes");
+            return Err(Error::invalid(field, message));
+        }
+    }
+    let has_user = namespaces.iter().any(|each| each.typ() == LinuxNamespaceType::User);
+    let linux = spec.linux().as_ref();
+    for (field, mappings) in [
+        ("linux.uidMappings", linux.and_then(|linux| linux.uid_mappings().as_deref())),
+        ("linux.gidMappings", linux.and_then(|linux| linux.gid_mappings().as_deref())),
+    ] {
+        if !mappings.unwrap_or_default().is_empty() && !has_user {
+            let message = "are of a user namespace, linux.namespaces lists none";
+            return Err(Error::invalid(field, message));
+        }
+    }
+    Ok(())
+}
+
+/// Paths in the container, and of the seccomp agent.
+fn validate_paths(spec: &Spec) -> Result<()> {
+    let Some(linux) = spec.linux() else { return Ok(()) };
+    let lists = [("maskedPaths", linux.masked_paths()), ("readonlyPaths", linux.readonly_paths())];
+    let listed = lists.into_iter().flat_map(|(name, paths)| {
+        let paths = paths.iter().flatten().enumerate();
+        paths.map(move |(index, path)| (format!("linux.{name}[{index}]"), Path::new(path)))
+    });
+    let agent = linux.seccomp().as_ref().and_then(|seccomp| seccomp.listener_path().as_deref());
+    let agent = agent.filter(|path| !path.as_os_str().is_empty());
+    let agent = agent.map(|path| ("linux.seccomp.listenerPath".to_owned(), path));
+    for (field, path) in listed.chain(agent) {
+        if !path.has_root() {
+            let message = format!("{:?} is not an absolute path", path.display().to_string());
             return Err(Error::invalid(field, message));
         }
     }
@@ -158,6 +206,7 @@ fn validate_hook(hook: &Hook, field: &str) -> Result<()> {
         let message = format!("{path:?} is not an absolute path");
         return Err(Error::invalid(format!("{field}.path"), message));
     }
+    validate_environment(hook.env().as_deref(), &format!("{field}.env"))?;
     match hook.timeout() {
         Some(seconds) if seconds <= 0 => {
             let message = format!("{seconds} is not a number of seconds above 0");

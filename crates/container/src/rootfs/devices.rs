@@ -79,6 +79,9 @@ fn from_spec(index: usize, device: &LinuxDevice) -> Result<Device> {
     if !device.path().is_absolute() {
         return Err(invalid(field("path"), "must be absolute"));
     }
+    if device.path().file_name().is_none() {
+        return Err(invalid(field("path"), "has no name at its end"));
+    }
     let fifo = kind == FileType::Fifo;
     Ok(Device {
         path: device.path().clone(),

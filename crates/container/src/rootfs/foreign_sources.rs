@@ -42,7 +42,7 @@ impl ForeignSources {
 
     /// Opens them in the mount namespace of process `pid`, for the other end of `channel`. The
     /// caller must have one thread only.
-    pub(crate) fn open_for(&self, pid: u32, channel: &Channel) -> Result<()> {
+    pub(crate) fn open_for(&self, pid: u32, channel: &mut Channel) -> Result<()> {
         if self.0.is_empty() {
             return Ok(());
         }
@@ -53,7 +53,7 @@ impl ForeignSources {
         let helper = match unsafe { clone(0, None) }.context(what)? {
             Side::Child => {
                 drop(ours);
-                if let Err(error) = self.give(&namespace, &theirs) {
+                if let Err(error) = self.give(&namespace, &mut theirs) {
                     theirs.fail(&error);
                 }
                 crate::init::exit();
@@ -69,7 +69,7 @@ impl ForeignSources {
         Ok(())
     }
 
-    fn give(&self, namespace: &OwnedFd, channel: &Channel) -> Result<()> {
+    fn give(&self, namespace: &OwnedFd, channel: &mut Channel) -> Result<()> {
         namespaces::join(libc::CLONE_NEWNS, "container's mount", namespace)?;
         for (_, source, bind) in &self.0 {
             let tree = clone_tree(source, *bind)?;

@@ -77,7 +77,7 @@ impl Handover {
     /// Starts the thread; to be called before the filter is installed.
     pub(super) fn begin(channel: &Channel) -> io::Result<Self> {
         let (reader, line) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-        let channel = channel.try_clone()?;
+        let mut channel = channel.try_clone()?;
         std::thread::Builder::new().stack_size(64 << 10).spawn(move || {
             let mut number = [0; 4];
             // Nothing comes if the filter couldn't be installed.
