@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::os::unix::net::UnixListener;
 
-use runhcs_tests::{Bundle, Harness, Isolation, in_both};
+use runhcs_tests::{Bundle, ConsoleSocket, Harness, Isolation, in_both};
 use serde_json::Value;
 
 in_both!(debug_logs_each_step_with_its_time, |h: &Harness| {
@@ -113,3 +113,27 @@ fn the_defaults_of_the_configuration_file_hold() {
         h.runhcs(&["delete", "--force", "box"]).ok();
     });
 }
+
+in_both!(a_process_is_given_as_a_descriptor, |h: &Harness| {
+    // What procfs says of a descriptor of a process (pidfd_open(2)).
+    let process_of = |socket: ConsoleSocket| {
+        let pidfd = socket.receive();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&pidfd);
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap();
+        let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).unwrap();
+        pid.trim().to_owned()
+    };
+    let socket = ConsoleSocket::new(&h.path("pidfd"));
+    let bundle = Bundle::new(h, "box", &["sleep", "1000"]);
+    h.new_container(&["run", "-d", "--pidfd-socket", socket.path()], &bundle, "box").ok();
+    assert_eq!(process_of(socket), h.state("box")["pid"].to_string());
+    let (socket, pid) = (ConsoleSocket::new(&h.path("further")), h.path("pid"));
+    let options = ["--pid-file", pid.to_str().unwrap(), "--pidfd-socket", socket.path()];
+    let exec = [&["exec", "-d"][..], &options, &["box", "sleep", "1000"]].concat();
+    h.runhcs(&exec).ok();
+    assert_eq!(process_of(socket), std::fs::read_to_string(&pid).unwrap());
+    h.runhcs(&["delete", "--force", "box"]).ok();
+    // Nobody to give it to.
+    let nowhere = ["create", "--pidfd-socket", "/nowhere"];
+    h.new_container(&nowhere, &bundle, "box").refused("--pidfd-socket /nowhere");
+});

@@ -122,6 +122,9 @@ pub struct CreateArgs {
     /// Unix socket to send the terminal's master to.
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,
+    /// Unix socket to send the container's process to, as a descriptor.
+    #[arg(long, value_name = "SOCKET")]
+    pub pidfd_socket: Option<PathBuf>,
     /// File to write the container's pid to.
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
@@ -160,6 +163,9 @@ pub struct ExecArgs {
     /// Unix socket to send the terminal's master to.
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,
+    /// Unix socket to send the process to, as a descriptor.
+    #[arg(long, value_name = "SOCKET")]
+    pub pidfd_socket: Option<PathBuf>,
     /// Working directory in the container.
     #[arg(long, value_name = "DIR")]
     pub cwd: Option<PathBuf>,

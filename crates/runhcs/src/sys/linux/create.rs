@@ -17,10 +17,12 @@ use runhcs_state::{Locked, ProcessHandle, Record, VmPlace};
 use runhcs_uvm::{Launch, Vm, VmContainer};
 
 use super::guest_spec::{GuestSpec, PodView};
+use super::pidfd_socket::PidfdSocket;
 use super::pod_network::PodNetwork;
 use super::progress::Progress;
 use super::service::vm_of;
 use super::{disks, hooks, inherited_fds, shim, terminal, vm_group};
+use crate::cli::CreateArgs;
 use crate::create::{Claimed, Service, Transaction};
 use crate::existing::{Main, value};
 use crate::globals::Globals;
@@ -36,12 +38,13 @@ pub struct CreationService<'a> {
     disks: Option<Vec<(Disk, OwnedFd)>>,
     /// Whether a VM that runs already has to be told of new network devices.
     devices_joined: bool,
+    pidfd_socket: Option<PidfdSocket>,
 }
 
 impl<'a> CreationService<'a> {
     /// Begins.
     pub fn new(claimed: Claimed<'a>) -> Self {
-        Self { claimed, network: None, disks: None, devices_joined: false }
+        Self { claimed, network: None, disks: None, devices_joined: false, pidfd_socket: None }
     }
 
     fn open_disks(&self, flow: &mut Transaction) -> Result<Vec<(Disk, OwnedFd)>> {
@@ -58,6 +61,7 @@ impl Service for CreationService<'_> {
         let Claimed { globals, args, bundle, entry, .. } = &self.claimed;
         disks::refuse_scratch(&bundle.spec)?;
         let console_socket = args.console_socket.as_deref().map(terminal::connect).transpose()?;
+        let pidfd_socket = connect_pidfd_socket(args)?;
         let plan = flow.step("plan", || {
             Ok(Plan::new(CreateOptions {
                 id: &args.id,
@@ -88,6 +92,7 @@ impl Service for CreationService<'_> {
         })?;
         let main = main_process(&container)?;
         flow.step("main", || Ok(entry.put(value::MAIN, &main)?))?;
+        send_pidfd(flow, pidfd_socket, &main)?;
         Ok(main)
     }
 
@@ -101,6 +106,7 @@ impl Service for CreationService<'_> {
                 "--preserve-fds can't be used with VM isolation: descriptors don't reach the guest"
             );
         }
+        self.pidfd_socket = connect_pidfd_socket(args)?;
         self.network = flow.step("network", || hold_network(&bundle.spec, record))?;
         if let Some(network) = &self.network {
             self.devices_joined =
@@ -231,8 +237,18 @@ impl Service for CreationService<'_> {
         let process = ProcessHandle::of(pid)?.context("the container shim ended at once")?;
         let main = Main { process, guest_pid: Some(guest_pid) };
         flow.step("main", || Ok(entry.put(value::MAIN, &main)?))?;
+        send_pidfd(flow, self.pidfd_socket.take(), &main)?;
         Ok(main)
     }
+}
+
+fn connect_pidfd_socket(args: &CreateArgs) -> Result<Option<PidfdSocket>> {
+    args.pidfd_socket.as_deref().map(PidfdSocket::connect).transpose()
+}
+
+fn send_pidfd(flow: &mut Transaction, socket: Option<PidfdSocket>, main: &Main) -> Result<()> {
+    let Some(socket) = socket else { return Ok(()) };
+    flow.step("pidfd-socket", || socket.send(main.process.pid))
 }
 
 fn main_process(container: &Container) -> Result<Main> {

@@ -11,6 +11,7 @@ pub(crate) mod foreground;
 pub(crate) mod guest_spec;
 pub(crate) mod hooks;
 pub(crate) mod own_program;
+pub(crate) mod pidfd_socket;
 pub(crate) mod pod_network;
 pub(crate) mod privilege;
 pub(crate) mod progress;

@@ -1,8 +1,6 @@
 //! Terminals of this host: the console socket, a pty of one's own, and the caller's terminal in
 //! raw mode.
 
-use std::io::IoSlice;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -10,11 +8,12 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::pty::OpenptFlags;
 use rustix::termios::{
     OptionalActions, OutputModes, Termios, Winsize, tcgetattr, tcsetattr, tcsetwinsize,
 };
+
+use super::pidfd_socket::send_descriptor;
 
 /// Connects to a console socket.
 pub fn connect(path: &Path) -> Result<OwnedFd> {
@@ -33,11 +32,7 @@ pub fn own_pty(console_socket: &Path) -> Result<OwnedFd> {
     rustix::process::ioctl_tiocsctty(&slave).context("take the controlling terminal")?;
     make_raw(slave.as_fd(), OutputModes::empty())?;
     let socket = connect(console_socket)?;
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let descriptors = [master.as_fd()];
-    control.push(SendAncillaryMessage::ScmRights(&descriptors));
-    sendmsg(&socket, &[IoSlice::new(name.to_bytes())], &mut control, SendFlags::NOSIGNAL)
+    send_descriptor(&socket, name.to_bytes(), &master)
         .with_context(|| format!("send the terminal to {}", console_socket.display()))?;
     Ok(slave)
 }

@@ -12,6 +12,7 @@ use crate::existing::{Existing, config};
 use crate::globals::Globals;
 use crate::pid_file;
 use crate::sys::guest_spec::leave_labels_here;
+use crate::sys::pidfd_socket::PidfdSocket;
 use crate::sys::terminal::{self, LineEnds, Listener};
 use crate::sys::{foreground, inherited_fds, shim};
 
@@ -44,6 +45,7 @@ pub fn run(globals: &Globals, args: &ExecArgs) -> Result<u8> {
         process.set_console_size(Some(size));
     }
     let socket = listener.as_ref().map(Listener::path).or(args.console_socket.clone());
+    let pidfd_socket = args.pidfd_socket.as_deref().map(PidfdSocket::connect).transpose()?;
     let pid = match existing.container() {
         Some(container) => {
             let console_socket = socket.as_deref().map(terminal::connect).transpose()?;
@@ -62,6 +64,7 @@ pub fn run(globals: &Globals, args: &ExecArgs) -> Result<u8> {
     if let Some(path) = &args.pid_file {
         pid_file::write(path, pid)?;
     }
+    pidfd_socket.map_or(Ok(()), |socket| socket.send(pid))?;
     if args.detach {
         return Ok(0);
     }

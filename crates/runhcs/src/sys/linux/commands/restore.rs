@@ -23,6 +23,7 @@ pub fn run(globals: &Globals, args: &RestoreArgs) -> Result<u8> {
         id: args.id.clone(),
         bundle: args.bundle.clone(),
         console_socket: args.console_socket.clone(),
+        pidfd_socket: None,
         pid_file: args.pid_file.clone(),
         no_pivot: args.no_pivot,
         no_new_keyring: true,
