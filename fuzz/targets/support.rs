@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use oci_spec::runtime::Spec;
-use runhcs_container::{CreateOptions, Plan};
+use runhcs_container::{CgroupDriver, CreateOptions, InheritedFds, Plan};
 
 /// Plans a container as `create` does, which changes nothing. What it would leave in the system
 /// must come back from the state as it went there.
@@ -20,9 +20,10 @@ pub fn plan(spec: &Spec, bundle: &Path) {
         runtime_dir: bundle,
         stdio: None,
         console_socket,
-        preserve_fds: 0,
+        inherited_fds: InheritedFds::default(),
         no_pivot: false,
         no_new_keyring: false,
+        cgroup_driver: CgroupDriver::default(),
         rootless: false,
     });
     if let Ok(plan) = plan {
