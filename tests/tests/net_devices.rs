@@ -4,7 +4,7 @@
 //! everybody's.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use runhcs_tests::{Bundle, Harness, Isolation, Netns, in_both};
 use serde_json::{Value, json};
@@ -140,10 +140,7 @@ fn a_device_joins_a_pod_that_runs() {
         let sandbox = Bundle::new(h, "pod", &["sleep", "1000"])
             .in_pod("sandbox", "pod")
             .edit(|config| with(&json!({}), Some(netns.path()), config));
-        let path = sandbox.path().to_str().unwrap();
-        let output =
-            Command::new(h.runtime()).args(["run", "-d", "--bundle", path, "pod"]).output();
-        assert!(output.as_ref().unwrap().status.success(), "{output:?}");
+        h.new_container(&["run", "--detach"], &sandbox, "pod").ok();
         let script = "ip -o address show dev host0";
         let member = Bundle::new(h, "box", &["sh", "-c", script])
             .in_pod("container", "pod")

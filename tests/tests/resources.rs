@@ -105,3 +105,47 @@ in_both!(events_tell_of_exhausted_memory_and_end_with_the_container, |h: &Harnes
     assert_eq!(wait(events, files.clone()).code, 0);
     h.runhcs(&["delete", "box"]).ok();
 });
+
+/// Version 2 is in the guest.
+#[test]
+fn a_user_may_manage_the_groups_that_it_can_write() {
+    Harness::run(Isolation::Vm, "own groups", |h| {
+        let script =
+            "cd /sys/fs/cgroup && mkdir own && echo $$ > own/cgroup.procs && cat /proc/self/cgroup
+            echo +pids > cgroup.subtree_control && ls own/pids.max
+            echo 1 2>/dev/null > memory.max || echo not its own limits";
+        for user_namespace in [false, true] {
+            let bundle = Bundle::new(h, "box", &["sh", "-c", script]).edit(|config| {
+                config["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+                let linux = &mut config["linux"];
+                let namespaces = linux["namespaces"].as_array_mut().unwrap();
+                namespaces.retain(|namespace| namespace["type"] != "cgroup");
+                namespaces.push(json!({ "type": "cgroup" }));
+                if user_namespace {
+                    namespaces.push(json!({ "type": "user" }));
+                    for kind in ["uidMappings", "gidMappings"] {
+                        let ids = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
+                        linux[kind] = ids;
+                    }
+                }
+                for mount in config["mounts"].as_array_mut().unwrap() {
+                    if mount["type"] == "cgroup" {
+                        mount["options"] = json!(["rw", "nosuid", "nodev", "noexec"]);
+                    }
+                }
+            });
+            std::fs::set_permissions(
+                h.path(""),
+                std::os::unix::fs::PermissionsExt::from_mode(0o755),
+            )
+            .unwrap();
+            let mut chowned = std::process::Command::new("chown");
+            chowned.args(["-R", "100000:100000"]).arg(bundle.path().join("rootfs"));
+            assert!(chowned.status().unwrap().success());
+            let outcome = h.new_container(&["run"], &bundle, "box").ok();
+            let expected = "0::/own\nown/pids.max\nnot its own limits\n";
+            assert_eq!(outcome.stdout, expected, "{user_namespace}: {outcome:?}");
+            std::fs::remove_dir_all(bundle.path()).unwrap();
+        }
+    });
+}

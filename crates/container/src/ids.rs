@@ -81,6 +81,14 @@ impl IdMaps {
         })
     }
 
+    /// The caller's id for a user of the namespace.
+    pub(crate) fn host_uid(&self, uid: u32) -> Option<u32> {
+        self.users.mappings.iter().find_map(|mapping| {
+            let offset = uid.checked_sub(mapping.container_id())?;
+            (offset < mapping.size()).then(|| mapping.host_id() + offset)
+        })
+    }
+
     /// Gives the process's new user namespace its ids.
     pub(crate) fn write(&self, pid: u32) -> Result<()> {
         if !rustix::process::geteuid().is_root() && self.groups.program.is_none() {

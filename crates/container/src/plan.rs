@@ -73,6 +73,8 @@ pub struct Plan<'a> {
     pub(crate) scheduling: Scheduling,
     pub(crate) personality: Option<Personality>,
     pub(crate) memory_policy: Option<MemoryPolicy>,
+    /// Who is to own the control group, if it is mounted writable.
+    group_owner: Option<u32>,
     rdt: Option<RdtPlan>,
     net_devices: NetDevices,
     pub(crate) subject: HookSubject,
@@ -146,10 +148,20 @@ impl<'a> Plan<'a> {
         let foreign = namespaces.has(libc::CLONE_NEWUSER)
             && namespaces.is_new(libc::CLONE_NEWNS)
             && rustix::process::geteuid().is_root();
+        let root = RootPlan::new(spec, foreign)?;
+        let uid = process.user().uid();
+        // Of an existing user namespace the ids aren't known.
+        let owner = match (&id_maps, namespaces.has(libc::CLONE_NEWUSER)) {
+            (Some(maps), _) => maps.host_uid(uid),
+            (None, false) => Some(uid),
+            (None, true) => None,
+        };
+        let delegates = namespaces.is_new(libc::CLONE_NEWCGROUP) && root.has_writable_cgroups();
         Ok(Self {
+            group_owner: owner.filter(|_| delegates),
             process,
             may_mknod: !namespaces.has(libc::CLONE_NEWUSER) && !ids::in_user_namespace(),
-            root: RootPlan::new(spec, foreign)?,
+            root,
             cgroup: planned.cgroup,
             scope: planned.scope,
             limits: planned.limits,
@@ -272,6 +284,7 @@ impl<'a> Plan<'a> {
             self.set_oom_score(&pid.to_string())?;
         }
         self.cgroup.surround(&self.resources.id, pid, self.scope.as_ref(), &self.limits)?;
+        self.group_owner.map_or(Ok(()), |uid| self.cgroup.give_to(uid))?;
         self.resources.rdt.as_ref().map_or(Ok(()), |group| group.add(pid))?;
         let devices = self.move_net_devices(pid, joined_network)?;
         if self.has_early_hooks() {

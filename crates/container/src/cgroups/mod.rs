@@ -11,6 +11,7 @@ mod entrance;
 mod files;
 mod limits;
 mod oom;
+mod ownership;
 mod stats;
 mod systemd;
 mod v1;
@@ -187,6 +188,14 @@ impl Cgroup {
             }
         }
         self.limit(limits)
+    }
+
+    /// Gives the group to a user of the host, on version 2.
+    pub(crate) fn give_to(&self, uid: u32) -> Result<()> {
+        match &self.paths {
+            CgroupPaths::V2(path) => ownership::give(path, uid),
+            CgroupPaths::V1(_) | CgroupPaths::None => Ok(()),
+        }
     }
 
     /// Sets limits.

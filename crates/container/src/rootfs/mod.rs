@@ -87,6 +87,13 @@ impl<'a> RootPlan<'a> {
         })
     }
 
+    /// Whether the container's control groups are mounted so that they can be written.
+    pub(crate) fn has_writable_cgroups(&self) -> bool {
+        self.mounts.iter().any(|mount| {
+            mount.kind == Kind::Cgroup && mount.options.attributes.set & attr::RDONLY == 0
+        })
+    }
+
     /// Where it is assembled.
     pub(crate) fn path(&self) -> &Path {
         &self.path

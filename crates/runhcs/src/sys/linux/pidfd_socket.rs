@@ -22,7 +22,8 @@ impl PidfdSocket {
     /// Connects, before there is a process that would have to be undone.
     pub fn connect(path: &Path) -> Result<Self> {
         let socket = std::os::unix::net::UnixStream::connect(path);
-        let socket = socket.with_context(|| format!("connect to --pidfd-socket {}", path.display()))?;
+        let socket =
+            socket.with_context(|| format!("connect to --pidfd-socket {}", path.display()))?;
         Ok(Self { socket: socket.into(), path: path.to_owned() })
     }
 
