@@ -124,8 +124,15 @@ fn device(
             typed("Attachment")?;
             if change == Change::Add {
                 let file = text(settings, "Path").unwrap_or_default();
-                storage.expect_file(file)?;
-                if settings["Type"] == "VirtualDisk" {
+                match settings["Type"].as_str() {
+                    Some("PassThru") if super::is_physical(file) => {}
+                    Some("PassThru") => {
+                        let message = format!("{file} is not a disk of the host");
+                        return Err(Failure::new(hresult::INVALID_ARGUMENT, message));
+                    }
+                    _ => storage.expect_file(file)?,
+                }
+                if settings["Type"] != "Iso" {
                     storage.expect_access(&system.id, file)?;
                 }
             }

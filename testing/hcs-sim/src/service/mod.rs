@@ -330,6 +330,7 @@ impl State {
                 format!("{} {path}", machine.as_deref().unwrap_or("*"))
             }
             Call::Layer { path, layers, .. } => with(path.clone(), layers),
+            Call::CreateDisk { path, size } => format!("{path} {size}"),
             Call::Disk { path, .. } => path.clone(),
             Call::Network { id, document, .. } => with(id.clone().unwrap_or_default(), document),
         }
