@@ -3,6 +3,7 @@
 
 mod bundle;
 mod leaks;
+mod network;
 mod prefix;
 
 use std::io::{BufRead, BufReader};
@@ -16,6 +17,7 @@ use hcs_sim::wire::CallRecord;
 use crate::{Outcome, target};
 
 pub use bundle::{LINUX, WINDOWS, WindowsBundle, arguments, hyperv, in_pod};
+pub use network::namespace;
 
 /// How long a program may run before it is taken to hang.
 const LIMIT: Duration = Duration::from_secs(90);

@@ -40,6 +40,7 @@ pub struct Formatter {
     system: System,
     /// Where the disk is put.
     slot: ScsiSlot,
+    has_ended: bool,
 }
 
 /// What a command in the guest did.
@@ -67,7 +68,7 @@ impl Formatter {
         let slot = ScsiSlot { controller: 0, lun: root_is_disk.into() };
         let document = formatting_vm(&id, &globals.owner, &options, &guest);
         let system = System::create(&id, &document)?;
-        let formatter = Self { system, slot };
+        let formatter = Self { system, slot, has_ended: false };
         formatter.system.start()?;
         Ok(formatter)
     }
@@ -90,7 +91,8 @@ impl Formatter {
     }
 
     /// Ends the VM, and returns when it has ended.
-    pub fn end(self) -> Result<()> {
+    pub fn end(mut self) -> Result<()> {
+        self.has_ended = true;
         Ok(self.system.end(END)?)
     }
 
@@ -134,7 +136,9 @@ impl Formatter {
 impl Drop for Formatter {
     fn drop(&mut self) {
         // Its last handle ends it in any case.
-        let _ = self.system.terminate();
+        if !self.has_ended {
+            let _ = self.system.terminate();
+        }
     }
 }
 

@@ -1,0 +1,121 @@
+//! Calls of the service that fail, hang, or are the last that somebody makes.
+
+use runhcs_tests::wine::Wine;
+
+use crate::kinds::{Kind, in_all};
+
+/// An error that functions of disks can return too, which know the system's errors only
+/// (`ERROR_IO_DEVICE`).
+const FAILURE: &str = "0x8007045D";
+
+in_all!(every_call_may_fail, |wine: &Wine, kind: Kind| {
+    let bundle = kind.lasting(wine, "one");
+    wine.new_container(&["run", "--detach"], &bundle, "one").ok();
+    let calls = wine.calls();
+    wine.runhcs(&["delete", "--force", "one"]).ok();
+    let mut failed = 0;
+    for (number, call) in calls.iter().enumerate() {
+        // Closing says nothing to the caller.
+        if call.function == "HcsClose" {
+            continue;
+        }
+        // The failure of this call and of no other, by the count of its function's calls.
+        let same = calls[..number].iter().filter(|other| other.function == call.function).count();
+        let fault = format!("{}#{}:fail:{FAILURE}", call.function, same + 1);
+        wine.sim.faults(&[&fault]).unwrap();
+        let outcome = wine.new_container(&["run", "--detach"], &bundle, "one");
+        wine.sim.faults(&[]).unwrap();
+        if outcome.code == 0 {
+            // The process runs by then, and goes on with a standard input that is still open.
+            // Whether it has ended already is asked besides: the service tells of its end.
+            let tolerated =
+                ["HcsModifyProcess", "HcsGetProcessProperties", "HcsGetComputeSystemProperties"];
+            assert!(tolerated.contains(&call.function.as_str()), "{fault}: {outcome:?}");
+            wine.runhcs(&["delete", "--force", "one"]).ok();
+        } else {
+            failed += 1;
+            assert_eq!(outcome.code, 1, "{fault}: {outcome:?}");
+            assert!(outcome.stderr.contains(FAILURE), "{fault}: {outcome:?}");
+        }
+        let left = wine.left();
+        assert!(left.is_empty(), "{fault} left:\n{}", left.join("\n"));
+    }
+    assert!(failed >= 3, "{calls:?}");
+});
+
+in_all!(every_call_may_be_the_last, |wine: &Wine, kind: Kind| {
+    let bundle = kind.lasting(wine, "one");
+    wine.new_container(&["run", "--detach"], &bundle, "one").ok();
+    let calls = wine.calls();
+    wine.runhcs(&["delete", "--force", "one"]).ok();
+    for (number, call) in calls.iter().enumerate() {
+        let same = calls[..number].iter().filter(|other| other.function == call.function).count();
+        // Whoever makes this call is killed: the command, or one of its shims.
+        let fault = format!("{}#{}:kill", call.function, same + 1);
+        wine.sim.faults(&[&fault]).unwrap();
+        let outcome = wine.new_container(&["run", "--detach"], &bundle, "one");
+        wine.sim.faults(&[]).unwrap();
+        wine.runhcs(&["delete", "--force", "one"]).ok();
+        let left = wine.left();
+        assert!(left.is_empty(), "{fault} left, after {outcome:?}:\n{}", left.join("\n"));
+    }
+});
+
+/// A deadline for tests, in milliseconds: long enough for what doesn't hang on a busy machine.
+const DEADLINE: &str = "3000";
+/// What is said of a call that hung.
+const TOO_LATE: &str = "it was not finished in time";
+
+in_all!(every_function_may_hang, |wine: &Wine, kind: Kind| {
+    let bundle = kind.lasting(wine, "one");
+    wine.new_container(&["run", "--detach"], &bundle, "one").ok();
+    let calls = wine.calls();
+    wine.runhcs(&["delete", "--force", "one"]).ok();
+    let mut hung = std::collections::BTreeSet::new();
+    for call in &calls {
+        // Nobody waits for the end of closing.
+        if call.function == "HcsClose" || !hung.insert(call.function.clone()) {
+            continue;
+        }
+        let fault = format!("{}#1:hang", call.function);
+        wine.sim.faults(&[&fault]).unwrap();
+        let path = runhcs_tests::wine::windows_path(bundle.path());
+        let mut command = wine.runhcs_command(&["run", "--detach", "--bundle", &path, "one"]);
+        command.env("RUNHCS_DEADLINE", DEADLINE);
+        let outcome = wine.finish(command);
+        wine.sim.faults(&[]).unwrap();
+        if outcome.code == 0 {
+            let tolerated =
+                ["HcsModifyProcess", "HcsGetProcessProperties", "HcsGetComputeSystemProperties"];
+            assert!(tolerated.contains(&call.function.as_str()), "{fault}: {outcome:?}");
+            wine.runhcs(&["delete", "--force", "one"]).ok();
+        } else {
+            assert_eq!(outcome.code, 1, "{fault}: {outcome:?}");
+            assert!(outcome.stderr.contains(TOO_LATE), "{fault}: {outcome:?}");
+        }
+        let left = wine.left();
+        assert!(left.is_empty(), "{fault} left:\n{}", left.join("\n"));
+    }
+    assert!(hung.len() >= 5, "{calls:?}");
+});
+
+in_all!(a_service_that_hangs_holds_no_command_up, |wine: &Wine, kind: Kind| {
+    wine.new_container(&["run", "--detach"], &kind.lasting(wine, "one"), "one").ok();
+    let late = |fault: &str, arguments: &[&str]| {
+        wine.sim.faults(&[fault]).unwrap();
+        let mut command = wine.runhcs_command(arguments);
+        command.env("RUNHCS_DEADLINE", DEADLINE);
+        let outcome = wine.finish(command);
+        wine.sim.faults(&[]).unwrap();
+        assert_ne!(outcome.code, 0, "{fault}: {outcome:?}");
+        assert!(outcome.stderr.contains(TOO_LATE), "{fault}: {outcome:?}");
+    };
+    late("HcsOpenComputeSystem:hang", &["state", "one"]);
+    late("HcsGetComputeSystemProperties:hang", &["state", "one"]);
+    late("HcsPauseComputeSystem:hang", &["pause", "one"]);
+    late("HcsGetComputeSystemProperties(ProcessList):hang", &["ps", "one"]);
+    late("HcsOpenProcess:hang", &["kill", "one", "KILL"]);
+    late("HcsTerminateComputeSystem:hang", &["delete", "--force", "one"]);
+    // What took too long once can be done again.
+    wine.runhcs(&["delete", "--force", "one"]).ok();
+});
