@@ -1,6 +1,7 @@
 //! Calls of the service that fail, hang, or are the last that somebody makes.
 
-use runhcs_tests::wine::Wine;
+use runhcs_tests::eventually;
+use runhcs_tests::wine::{Service, Wine, windows_path};
 
 use crate::kinds::{Kind, in_all};
 
@@ -79,7 +80,7 @@ in_all!(every_function_may_hang, |wine: &Wine, kind: Kind| {
         }
         let fault = format!("{}#1:hang", call.function);
         wine.sim.faults(&[&fault]).unwrap();
-        let path = runhcs_tests::wine::windows_path(bundle.path());
+        let path = windows_path(bundle.path());
         let mut command = wine.runhcs_command(&["run", "--detach", "--bundle", &path, "one"]);
         command.env("RUNHCS_DEADLINE", DEADLINE);
         let outcome = wine.finish(command);
@@ -117,5 +118,26 @@ in_all!(a_service_that_hangs_holds_no_command_up, |wine: &Wine, kind: Kind| {
     late("HcsOpenProcess:hang", &["kill", "one", "KILL"]);
     late("HcsTerminateComputeSystem:hang", &["delete", "--force", "one"]);
     // What took too long once can be done again.
+    wine.runhcs(&["delete", "--force", "one"]).ok();
+});
+
+in_all!(a_service_that_is_gone_is_noticed, |wine: &Wine, kind: Kind| {
+    let service = Service::start();
+    let path = windows_path(kind.lasting(wine, "one").path());
+    let with_it = |arguments: &[&str]| {
+        let mut command = wine.runhcs_command(arguments);
+        command.env("HCS_SIM", &service.address);
+        command
+    };
+    let (child, files) = wine.spawn(with_it(&["run", "--bundle", &path, "one"]));
+    let state = || wine.finish(with_it(&["state", "one"])).stdout;
+    eventually(|| state().contains("running"), state);
+    drop(service);
+    // Both shims end, and with them the command, which can't clear up.
+    let outcome = wine.wait(child, files);
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    assert!(outcome.stderr.contains("0x80370114"), "{outcome:?}");
+    // A service that has been started anew knows nothing of what there was.
+    assert_eq!(wine.state("one")["status"], "stopped");
     wine.runhcs(&["delete", "--force", "one"]).ok();
 });

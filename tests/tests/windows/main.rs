@@ -5,6 +5,7 @@ mod consoles;
 mod disks;
 mod failures;
 mod kinds;
+mod logs;
 mod mounts;
 mod network;
 mod pods;
