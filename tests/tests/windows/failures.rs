@@ -1,10 +1,12 @@
 //! Calls of the service that fail, hang, or are the last that somebody makes.
 
 use runhcs_tests::eventually;
-use runhcs_tests::wine::{Service, Wine, windows_path};
+use runhcs_tests::wine::{Service, Wine, in_pod, namespace, windows_path};
 
 use crate::kinds::{Kind, in_all};
 
+/// A network namespace.
+const NAMESPACE: &str = "4c9ad5a1-7e0f-4b0f-8a3e-0123456789ab";
 /// An error that functions of disks can return too, which know the system's errors only
 /// (`ERROR_IO_DEVICE`).
 const FAILURE: &str = "0x8007045D";
@@ -59,6 +61,40 @@ in_all!(every_call_may_be_the_last, |wine: &Wine, kind: Kind| {
         wine.runhcs(&["delete", "--force", "one"]).ok();
         let left = wine.left();
         assert!(left.is_empty(), "{fault} left, after {outcome:?}:\n{}", left.join("\n"));
+    }
+});
+
+/// The steps of a creation, as the log has them.
+fn steps(log: &str) -> Vec<String> {
+    let done = log.lines().filter(|line| line.contains(r#"msg="done""#));
+    let step = |line: &str| Some(line.split_once("step=\"")?.1.split_once('"')?.0.to_owned());
+    done.filter_map(step).collect()
+}
+
+in_all!(every_step_may_fail, |wine: &Wine, kind: Kind| {
+    wine.make_namespace(NAMESPACE);
+    let bundle = kind.lasting_with(wine, "one", |spec| {
+        in_pod(spec, "sandbox", "one");
+        namespace(spec, NAMESPACE);
+    });
+    let pid_file = windows_path(&wine.path("pid"));
+    let create = ["--debug", "create", "--pid-file", &pid_file];
+    wine.new_container(&create, &bundle, "one").ok();
+    wine.runhcs(&["delete", "--force", "one"]).ok();
+    let steps = steps(&std::fs::read_to_string(wine.path("log")).unwrap());
+    let of_kind = if kind == Kind::Argon { "layers" } else { "namespace" };
+    for step in ["load", "claim", of_kind, "container", "shim", "pid-file"] {
+        assert!(steps.iter().any(|found| found == step), "{step} is not among {steps:?}");
+    }
+    std::fs::remove_file(wine.path("pid")).unwrap();
+    let path = windows_path(bundle.path());
+    for step in &steps {
+        let mut command = wine.runhcs_command(&create);
+        command.args(["--bundle", &path, "one"]).env("RUNHCS_FAIL_AT", step);
+        wine.finish(command).refused(&format!("failure injected after step `{step}`"));
+        assert!(!wine.path("pid").exists(), "{step} left the pid file");
+        let left = wine.left();
+        assert!(left.is_empty(), "{step} left:\n{}", left.join("\n"));
     }
 });
 
@@ -136,7 +172,7 @@ in_all!(a_service_that_is_gone_is_noticed, |wine: &Wine, kind: Kind| {
     // Both shims end, and with them the command, which can't clear up.
     let outcome = wine.wait(child, files);
     assert_eq!(outcome.code, 1, "{outcome:?}");
-    assert!(outcome.stderr.contains("0x80370114"), "{outcome:?}");
+    assert!(outcome.stderr.contains("0x8037011E"), "{outcome:?}");
     // A service that has been started anew knows nothing of what there was.
     assert_eq!(wine.state("one")["status"], "stopped");
     wine.runhcs(&["delete", "--force", "one"]).ok();

@@ -101,6 +101,14 @@ in_all!(lifecycle, |wine: &Wine, kind: Kind| {
     wine.runhcs(&["delete", "one"]).refused("one");
     let list = wine.runhcs(&["list", "--quiet"]).ok();
     assert_eq!(list.stdout.trim(), "one");
+    let listed = wine.runhcs(&["list", "--format", "json"]).ok().stdout;
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(listed[0]["status"], "running", "{listed}");
+    let processes = wine.runhcs(&["ps", "--format", "json", "one"]).ok().stdout;
+    let processes: Vec<u32> = serde_json::from_str(&processes).unwrap();
+    assert!(!processes.is_empty());
+    let table = wine.runhcs(&["ps", "one"]).ok().stdout;
+    assert!(table.contains(&processes[0].to_string()), "{table}");
     let code = kind.exit("42");
     let mut exec = vec!["exec", "one"];
     exec.extend(code.iter().map(String::as_str));
@@ -114,6 +122,24 @@ in_all!(lifecycle, |wine: &Wine, kind: Kind| {
     wine.runhcs(&["delete", "one"]).ok();
     wine.runhcs(&["state", "one"]).refused("one");
 });
+
+#[test]
+fn a_new_configuration_can_be_run() {
+    Wine::run("spec", |wine| {
+        let features = wine.runhcs(&["features"]).ok().stdout;
+        let features: serde_json::Value = serde_json::from_str(&features).unwrap();
+        assert!(features["ociVersionMax"].is_string(), "{features}");
+        let directory = wine.path("new");
+        std::fs::create_dir(&directory).unwrap();
+        let path = runhcs_tests::wine::windows_path(&directory);
+        wine.runhcs(&["spec", "--bundle", &path]).ok();
+        wine.runhcs(&["spec", "--bundle", &path]).refused("config.json");
+        let text = std::fs::read_to_string(directory.join("config.json")).unwrap();
+        let spec: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(spec["windows"].is_object(), "{spec}");
+        assert!(spec["process"]["args"].is_array(), "{spec}");
+    });
+}
 
 in_all!(delete_by_force, |wine: &Wine, kind: Kind| {
     wine.new_container(&["run", "--detach"], &kind.lasting(wine, "one"), "one").ok();

@@ -88,7 +88,7 @@ pub fn launch(globals: &Globals, target: &Target<'_>, log: Option<&PathBuf>) -> 
     let child = Launch {
         arguments,
         stdin: Some(input.as_handle()),
-        stdout: Some(verdict.as_handle()),
+        output: Some(verdict.as_handle()),
         passed: own.handles(),
         keeps_console: own.is_console(),
     }

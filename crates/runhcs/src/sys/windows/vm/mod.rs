@@ -118,7 +118,7 @@ pub fn launch(globals: &Globals, launch: &Launch<'_>) -> Result<Child> {
     let child = Process {
         arguments,
         stdin: None,
-        stdout: Some(reporter.as_handle()),
+        output: Some(reporter.as_handle()),
         passed: Vec::new(),
         keeps_console: false,
     }
