@@ -11,12 +11,16 @@ The folders of read-only layers, topmost first, as containerd or Docker unpacked
 The folder of a writable layer on top of them, with its sandbox.vhdx. Nothing else may use it.
 .PARAMETER HyperV
 Try VM isolation, too.
+.PARAMETER Linux
+Make a disk for Linux containers, too. Boot files of a Linux guest have to be where docs/windows.md
+says.
 #>
 param(
     [Parameter(Mandatory)] [string] $Runhcs,
     [Parameter(Mandatory)] [string[]] $Layers,
     [Parameter(Mandatory)] [string] $Scratch,
-    [switch] $HyperV
+    [switch] $HyperV,
+    [switch] $Linux
 )
 $ErrorActionPreference = 'Stop'
 $root = "check-$PID"
@@ -106,9 +110,26 @@ function Test-Isolation([string] $kind, [bool] $vm) {
     Assert-Step "${kind}: delete" { Expect-Success (Invoke-Runhcs delete two) }
 }
 
+function Test-Disk {
+    $disk = Join-Path $bundle 'new.vhdx'
+    New-Item -ItemType Directory -Force $bundle | Out-Null
+    Assert-Step 'create-scratch' {
+        Expect-Success (Invoke-Runhcs create-scratch --destpath $disk --sizeGB 1)
+    }
+    Assert-Step 'the disk is a VHDX file' {
+        $start = [Text.Encoding]::ASCII.GetString([IO.File]::ReadAllBytes($disk), 0, 8)
+        if ($start -ne 'vhdxfile') { "it begins with $start" }
+    }
+    Assert-Step 'create-scratch overwrites nothing' {
+        if ((Invoke-Runhcs create-scratch --destpath $disk).Code -ne 1) { 'overwritten' }
+    }
+    Assert-Step 'prepare-disk' { Expect-Success (Invoke-Runhcs prepare-disk --destpath $disk) }
+}
+
 try {
     Test-Isolation 'process' $false
     if ($HyperV) { Test-Isolation 'VM' $true }
+    if ($Linux) { Test-Disk }
     Assert-Step 'nothing is left in the registry' {
         $left = Get-ChildItem "HKLM:\SOFTWARE\Microsoft\runhcs\$root" -ErrorAction SilentlyContinue
         if ($left | Where-Object { $_.PSChildName -notlike '~*' }) { "$left" }

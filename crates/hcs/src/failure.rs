@@ -39,7 +39,7 @@ impl Kind {
     pub fn of(code: i32) -> Self {
         match code as u32 {
             0x8037_010e | 0x8007_0490 | 0x8007_0002 | 0x8007_0003 | 0x803b_0002 => Self::NotFound,
-            0x8037_010f | 0x8007_00b7 | 0x803b_0010 => Self::AlreadyExists,
+            0x8037_010f | 0x8007_00b7 | 0x8007_0050 | 0x803b_0010 => Self::AlreadyExists,
             0x8037_0110 | 0x8037_011f => Self::AlreadyStopped,
             0x8037_0105 | 0x8007_139f => Self::InvalidState,
             0x8037_0103 | 0x8037_0117 => Self::Pending,

@@ -4,10 +4,10 @@
 mod support;
 
 use runhcs_hcs::documents::{
-    Guest, GuestPorts, ScsiSlot, WcowBootFiles, WindowsContainer, argon, combined_layers,
-    guest_paths, lcow_container, lcow_hosted, lcow_vm, linux_process, mapped_pipe,
-    network_namespace, plan9_share, pmem_layer, scsi_disk, smb_share, wcow_vm, windows_process,
-    xenon,
+    Guest, GuestPorts, ScsiSlot, WcowBootFiles, WindowsContainer, argon, bare_disk,
+    block_directory, combined_layers, formatting_vm, guest_paths, guest_process, lcow_container,
+    lcow_hosted, lcow_vm, linux_process, make_ext4, mapped_pipe, network_namespace, plan9_share,
+    pmem_layer, scsi_disk, smb_share, wcow_vm, windows_process, xenon,
 };
 use runhcs_hcs::options::{BootFolder, HostFacts, LcowOptions, VmOptions, WcowOptions};
 use runhcs_hcs::schema::{MappedDirectory, MappedPipe, VirtualSmbShareOptions};
@@ -92,6 +92,29 @@ fn windows_virtual_machines() {
         "io.microsoft.virtualmachine.computetopology.processor.numa.max-size-per-node": "1024",
     });
     golden.check("all", &windows_vm(all));
+    golden.finish();
+}
+
+#[test]
+fn formatting_disks() {
+    let golden = Golden::new("formatting");
+    let spec = spec(json!({"linux": {}}));
+    let options = VmOptions::from_spec(&spec, HOST, None).unwrap();
+    let look =
+        |path: &str| BootFolder { path: path.into(), has_vmlinux: true, has_rootfs_vhd: true };
+    let mut guest = LcowOptions::from_spec(&spec, HOST, r"C:\lcow", look).unwrap();
+    guest.pmem_count = 0;
+    golden.check("vm", &formatting_vm("format@vm", "me", &options, &guest));
+    let slot = ScsiSlot { controller: 0, lun: 1 };
+    let both = |path: &str| {
+        let change = bare_disk(slot, path);
+        json!({"add": change.add, "remove": change.remove})
+    };
+    golden.check("file", &both(r"C:\new\scratch.vhdx"));
+    golden.check("physical", &both(r"\\.\PHYSICALDRIVE3"));
+    let process = |arguments: Vec<String>| guest_process(arguments);
+    golden.check("list", &process(vec!["ls".into(), block_directory(slot)]));
+    golden.check("make", &process(make_ext4("/dev/sdb")));
     golden.finish();
 }
 

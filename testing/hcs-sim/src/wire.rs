@@ -141,6 +141,13 @@ pub enum Call {
         /// Options.
         options: Option<String>,
     },
+    /// `CreateVirtualDisk`.
+    CreateDisk {
+        /// The file to make.
+        path: String,
+        /// The disk's size in bytes.
+        size: u64,
+    },
     /// `AttachVirtualDisk` and `DetachVirtualDisk`.
     Disk {
         /// The disk's file.
@@ -267,6 +274,7 @@ impl Call {
                 LayerOperation::SetupBase => "HcsSetupBaseOSLayer",
                 LayerOperation::Destroy => "HcsDestroyLayer",
             },
+            Self::CreateDisk { .. } => "CreateVirtualDisk",
             Self::Disk { attach: true, .. } => "AttachVirtualDisk",
             Self::Disk { .. } => "DetachVirtualDisk",
             Self::Network { operation, .. } => match operation {
@@ -338,6 +346,8 @@ pub enum EventKind {
     SystemExited,
     /// `HcsEventProcessExited`.
     ProcessExited,
+    /// `HcsEventServiceDisconnect`; the library makes it itself.
+    ServiceDisconnect,
 }
 
 /// One call, as the stand-in remembers it.

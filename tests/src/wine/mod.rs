@@ -3,6 +3,7 @@
 
 mod bundle;
 mod leaks;
+mod network;
 mod prefix;
 
 use std::io::{BufRead, BufReader};
@@ -16,6 +17,7 @@ use hcs_sim::wire::CallRecord;
 use crate::{Outcome, target};
 
 pub use bundle::{LINUX, WINDOWS, WindowsBundle, arguments, hyperv, in_pod};
+pub use network::namespace;
 
 /// How long a program may run before it is taken to hang.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -26,10 +28,41 @@ pub struct Wine {
     directory: tempfile::TempDir,
     /// Unique in the environments of all that the test runs; the root of its state.
     pub token: String,
-    service: Child,
+    service: Service,
     /// The stand-in.
     pub sim: Client,
-    address: String,
+}
+
+/// A stand-in's process, which ends when this is dropped.
+#[derive(Debug)]
+pub struct Service {
+    process: Child,
+    /// Where it listens.
+    pub address: String,
+}
+
+impl Service {
+    /// Starts one.
+    pub fn start() -> Self {
+        // It isn't one of the test's processes: it has to outlive them.
+        let mut process = prefix::wine(&program("hcs-sim.exe"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut address = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut address).unwrap();
+        Self { process, address: address.trim_end().to_owned() }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Its standard input ends, and so does it.
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
 }
 
 impl Wine {
@@ -66,20 +99,11 @@ impl Wine {
         let boot = windows_path(&directory.path().join("boot"));
         let config = directory.path().join("config.toml");
         std::fs::write(config, format!("boot-files = '{boot}'\n")).unwrap();
-        // The service isn't one of the test's processes: it has to outlive them.
-        let mut service = prefix::wine(&program("hcs-sim.exe"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut address = String::new();
-        BufReader::new(service.stdout.take().unwrap()).read_line(&mut address).unwrap();
-        let address = address.trim_end().to_owned();
-        let (sim, _) = Client::connect(&address).unwrap_or_else(|error| {
-            panic!("the stand-in's service said {address:?}: {error}");
+        let service = Service::start();
+        let (sim, _) = Client::connect(&service.address).unwrap_or_else(|error| {
+            panic!("the stand-in's service said {:?}: {error}", service.address);
         });
-        Self { directory, token, service, sim, address }
+        Self { directory, token, service, sim }
     }
 
     /// A path in the test's own directory.
@@ -91,7 +115,7 @@ impl Wine {
     pub fn command(&self, name: &str) -> Command {
         let mut command = prefix::wine(&program(name));
         let tmp = windows_path(&self.path("tmp"));
-        command.env("HCS_SIM", &self.address).env("RUNHCS_E2E", &self.token);
+        command.env("HCS_SIM", &self.service.address).env("RUNHCS_E2E", &self.token);
         command.env("TMP", &tmp).env("TEMP", &tmp).stdin(Stdio::null());
         command
     }
@@ -192,14 +216,6 @@ impl Wine {
                 eprintln!("--- {}\n{}", path.display(), String::from_utf8_lossy(&text));
             }
         }
-    }
-}
-
-impl Drop for Wine {
-    fn drop(&mut self) {
-        // Its standard input ends, and so does it.
-        drop(self.service.stdin.take());
-        let _ = self.service.wait();
     }
 }
 

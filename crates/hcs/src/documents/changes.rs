@@ -66,12 +66,6 @@ pub fn scsi_disk(
     mount_path: &str,
     guest: Guest,
 ) -> Change {
-    let settings = Attachment {
-        kind: Some(AttachmentType::VirtualDisk),
-        path: file.to_owned(),
-        read_only,
-        ..Attachment::default()
-    };
     let mount_path = mount_path.to_owned();
     let guest = match guest {
         Guest::Linux => value(&LinuxMappedVirtualDisk {
@@ -84,12 +78,8 @@ pub fn scsi_disk(
             value(&WindowsMappedVirtualDisk { container_path: mount_path, lun: slot.lun })
         }
     };
-    let controller = SCSI_CONTROLLERS[usize::from(slot.controller)];
-    Change::new(
-        &format!("VirtualMachine/Devices/Scsi/{controller}/Attachments/{}", slot.lun),
-        Some(value(&settings)),
-        Some((GuestResource::MappedVirtualDisk, guest)),
-    )
+    let guest = Some((GuestResource::MappedVirtualDisk, guest));
+    Change::scsi(slot, AttachmentType::VirtualDisk, file, read_only, guest)
 }
 
 /// A folder of the host, or one file in it, for a Linux guest, mounted at a path there.
@@ -174,6 +164,21 @@ pub fn network_namespace(namespace: &Value) -> Change {
 }
 
 impl Change {
+    /// A disk at a SCSI controller, and what the guest does with it, if anything.
+    pub(super) fn scsi(
+        slot: ScsiSlot,
+        kind: AttachmentType,
+        path: &str,
+        read_only: bool,
+        guest: Option<(GuestResource, Value)>,
+    ) -> Self {
+        let path = path.to_owned();
+        let settings = Attachment { kind: Some(kind), path, read_only, ..Attachment::default() };
+        let controller = SCSI_CONTROLLERS[usize::from(slot.controller)];
+        let place = format!("VirtualMachine/Devices/Scsi/{controller}/Attachments/{}", slot.lun);
+        Self::new(&place, Some(value(&settings)), guest)
+    }
+
     pub(super) fn new(
         path: &str,
         settings: Option<Value>,

@@ -3,6 +3,7 @@
 //! tests compare with the JSON in `tests/golden`.
 
 mod changes;
+mod formatting;
 pub mod guest_paths;
 mod kernel_command_line;
 mod layers;
@@ -16,6 +17,9 @@ mod wcow_vm;
 mod windows_container;
 
 pub use changes::*;
+pub use formatting::{
+    bare_disk, block_directory, device_path, formatting_vm, guest_process, is_physical, make_ext4,
+};
 pub use kernel_command_line::{GuestPorts, kernel_command_line};
 pub use layers::{LayerFolders, layer_id, layers};
 pub use lcow_container::{lcow_container, lcow_hosted};

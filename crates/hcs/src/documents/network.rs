@@ -57,32 +57,31 @@ pub fn network_adapter(
             }
         }
         Guest::Windows => {
-            let request = |request_type, settings| GuestModifySettingRequest {
+            // What it is a request for is said twice: whether it adds or removes, then how far.
+            let request = |request_type, step, settings| GuestModifySettingRequest {
                 request_type,
                 resource_type: GuestResource::Network,
                 settings: Some(value(&NetworkModifyRequest {
                     adapter_id: adapter.to_string(),
-                    request_type: Some(request_type),
+                    request_type: Some(step),
                     settings,
                 })),
             };
-            let whole = |request_type, settings| ModifySettingRequest {
+            let whole = |request_type| ModifySettingRequest {
                 resource_path: path.clone(),
                 request_type,
                 settings: Some(value(&device)),
-                guest_request: Some(request(request_type, settings)),
+                guest_request: Some(request(request_type, request_type, None)),
             };
+            let (add, step) = (RequestType::Add, RequestType::PreAdd);
             AdapterChange {
                 announce: Some(ModifySettingRequest {
                     resource_path: String::new(),
-                    request_type: RequestType::Add,
+                    request_type: add,
                     settings: None,
-                    guest_request: Some(request(RequestType::PreAdd, Some(endpoint.clone()))),
+                    guest_request: Some(request(add, step, Some(endpoint.clone()))),
                 }),
-                change: Change {
-                    add: whole(RequestType::Add, None),
-                    remove: whole(RequestType::Remove, None),
-                },
+                change: Change { add: whole(add), remove: whole(RequestType::Remove) },
             }
         }
     }
@@ -172,7 +171,8 @@ mod tests {
     fn a_windows_guest_is_told_before() {
         let AdapterChange { announce, change } = change(Guest::Windows);
         let announce = serde_json::to_value(announce.unwrap()).unwrap();
-        assert_eq!(announce["GuestRequest"]["RequestType"], "PreAdd");
+        assert_eq!(announce["GuestRequest"]["RequestType"], "Add");
+        assert_eq!(announce["GuestRequest"]["Settings"]["RequestType"], "PreAdd");
         assert_eq!(announce["GuestRequest"]["Settings"]["Settings"], endpoint());
         let add = serde_json::to_value(&change.add).unwrap();
         assert_eq!(add["GuestRequest"]["Settings"]["RequestType"], "Add");

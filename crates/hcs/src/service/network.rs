@@ -11,6 +11,7 @@ use windows_sys::Win32::System::HostComputeNetwork::{
 use windows_sys::core::{GUID, HRESULT, PCWSTR, PWSTR};
 
 use super::Result;
+use super::deadline::{ANSWER, within};
 use super::system::understand;
 use super::text::{Returned, Wide};
 use crate::Failure;
@@ -42,20 +43,23 @@ type Close = unsafe extern "system" fn(*const c_void) -> HRESULT;
 
 fn query(attempt: String, id: Uuid, open: Open, query: Query, close: Close) -> Result<Value> {
     let guid = GUID::from_u128(id.as_u128());
-    let (mut handle, mut record) = (std::ptr::null_mut(), Returned::none());
-    // SAFETY: the id and both places outlive the call.
-    let code = unsafe { open(&guid, &mut handle, record.out()) };
-    if code < 0 {
-        return Err(failure(attempt, code, &record));
-    }
-    let object = Object { handle, close };
-    let (text, mut properties, mut record) = (Wide::new(QUERY), Returned::none(), Returned::none());
-    // SAFETY: the object is open; the text and both places outlive the call.
-    let code = unsafe { query(object.handle, text.as_ptr(), properties.out(), record.out()) };
-    if code < 0 {
-        return Err(failure(attempt, code, &record));
-    }
-    understand(attempt, &properties.text())
+    within(attempt.clone(), ANSWER, move || {
+        let (mut handle, mut record) = (std::ptr::null_mut(), Returned::none());
+        // SAFETY: the id and both places outlive the call.
+        let code = unsafe { open(&guid, &mut handle, record.out()) };
+        if code < 0 {
+            return Err(failure(attempt, code, &record));
+        }
+        let object = Object { handle, close };
+        let (text, mut properties) = (Wide::new(QUERY), Returned::none());
+        let mut record = Returned::none();
+        // SAFETY: the object is open; the text and both places outlive the call.
+        let code = unsafe { query(object.handle, text.as_ptr(), properties.out(), record.out()) };
+        if code < 0 {
+            return Err(failure(attempt, code, &record));
+        }
+        understand(attempt, &properties.text())
+    })
 }
 
 /// A failure with the network's error record, whose fields are named otherwise than the compute

@@ -9,6 +9,7 @@ use windows_sys::Win32::System::HostComputeSystem::{
 use windows_sys::core::HRESULT;
 
 use super::Result;
+use super::deadline::bound;
 use super::text::Returned;
 use crate::Failure;
 
@@ -90,7 +91,7 @@ impl Drop for Operation {
     }
 }
 
-/// A time for the service. What is longer than it can say has no bound.
-pub(super) fn milliseconds(time: Duration) -> u32 {
-    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+/// A deadline as the service takes it.
+fn milliseconds(deadline: Duration) -> u32 {
+    u32::try_from(bound(deadline).as_millis()).unwrap_or(u32::MAX)
 }

@@ -2,18 +2,22 @@
 
 use std::fs::File;
 use std::os::windows::io::{FromRawHandle, OwnedHandle};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use windows_sys::Win32::Foundation::{HANDLE, INVALID_HANDLE_VALUE};
 use windows_sys::Win32::System::HostComputeSystem::{
-    HCS_OPERATION, HCS_PROCESS, HcsCloseProcess, HcsCreateProcess, HcsModifyProcess,
-    HcsOpenProcess, HcsSignalProcess, HcsTerminateProcess, HcsWaitForProcessExit,
+    HCS_OPERATION, HCS_PROCESS, HcsCloseProcess, HcsCreateProcess, HcsEventOptionNone,
+    HcsGetProcessProperties, HcsModifyProcess, HcsOpenProcess, HcsSetProcessCallback,
+    HcsSignalProcess, HcsTerminateProcess,
 };
 use windows_sys::core::{HRESULT, PCWSTR};
 
-use super::operation::{Operation, milliseconds};
+use super::deadline::{ANSWER, PROCESS, within};
+use super::events::{DISCONNECTED, Told, Watch};
+use super::operation::Operation;
 use super::system::understand;
-use super::text::{Returned, Wide};
+use super::text::Wide;
 use super::{Result, System};
 use crate::schema::{
     CloseHandle, ConsoleSize, ProcessModifyOperation, ProcessModifyRequest, ProcessParameters,
@@ -21,8 +25,8 @@ use crate::schema::{
 };
 use crate::{Failure, Kind};
 
-/// How long the service may take for a process.
-const WORK: Duration = Duration::from_secs(120);
+/// How long the event of an end may take if the service doesn't know the process any more.
+const GRACE: Duration = Duration::from_secs(2);
 /// All rights (`GENERIC_ALL`).
 const ALL_RIGHTS: u32 = 0x1000_0000;
 
@@ -33,6 +37,8 @@ pub struct Process {
     /// For messages.
     name: String,
     pid: u32,
+    /// There once somebody has waited for the end.
+    watch: Mutex<Option<Arc<Watch>>>,
 }
 
 // SAFETY: as for `System`.
@@ -62,7 +68,7 @@ impl System {
         // descriptor is given.
         let begun = unsafe {
             HcsCreateProcess(
-                self.handle,
+                self.handle.0,
                 document.as_ptr(),
                 operation.handle(),
                 std::ptr::null(),
@@ -71,7 +77,16 @@ impl System {
         };
         // From here on the handle, if there is one, closes itself.
         let process = (!handle.is_null()).then(|| Process::new(handle, self.id(), 0));
-        let information = operation.wait_for_process(begun, WORK)?;
+        let information = match (operation.wait_for_process(begun, PROCESS), &process) {
+            (Ok(information), _) => information,
+            (Err(failure), process) => {
+                // It may begin to run yet, and nobody would know.
+                if let (Kind::TimedOut | Kind::Pending, Some(process)) = (failure.kind, process) {
+                    let _ = process.terminate();
+                }
+                return Err(failure);
+            }
+        };
         // SAFETY: the service hands over handles of pipes that are this caller's alone.
         let pipe = |handle| unsafe { owned(handle) };
         let stdio = Stdio {
@@ -94,13 +109,17 @@ impl System {
     /// # Errors
     /// [`Kind::NotFound`] if there is none.
     pub fn open_process(&self, pid: u32) -> Result<Process> {
-        let mut handle: HCS_PROCESS = std::ptr::null_mut();
-        // SAFETY: the system is open, and the handle's place outlives the call.
-        let code = unsafe { HcsOpenProcess(self.handle, pid, ALL_RIGHTS, &mut handle) };
-        if code < 0 || handle.is_null() {
-            return Err(Failure::new(format!("open {}", name(self.id(), pid)), code));
-        }
-        Ok(Process::new(handle, self.id(), pid))
+        let attempt = format!("open {}", name(self.id(), pid));
+        let (system, id) = (Arc::clone(&self.handle), self.id().to_owned());
+        within(attempt.clone(), ANSWER, move || {
+            let mut handle: HCS_PROCESS = std::ptr::null_mut();
+            // SAFETY: the system is open, and the handle's place outlives the call.
+            let code = unsafe { HcsOpenProcess(system.0, pid, ALL_RIGHTS, &mut handle) };
+            if code < 0 || handle.is_null() {
+                return Err(Failure::new(attempt, code));
+            }
+            Ok(Process::new(handle, &id, pid))
+        })
     }
 }
 
@@ -120,7 +139,7 @@ unsafe fn owned(handle: HANDLE) -> Option<File> {
 
 impl Process {
     fn new(handle: HCS_PROCESS, system: &str, pid: u32) -> Self {
-        Self { handle, name: name(system, pid), pid }
+        Self { handle, name: name(system, pid), pid, watch: Mutex::default() }
     }
 
     /// Its id in the guest.
@@ -131,19 +150,55 @@ impl Process {
     /// Waits for its end and returns its exit code; `None` if it hasn't come in time.
     pub fn wait(&self, limit: Duration) -> Result<Option<u32>> {
         let attempt = format!("wait for {}", self.name);
-        let mut document = Returned::none();
-        // SAFETY: the process is open, and the document's place outlives the call.
-        let code =
-            unsafe { HcsWaitForProcessExit(self.handle, milliseconds(limit), document.out()) };
-        if code < 0 {
-            let failure = Failure::with_document(attempt, code, &document.text());
-            return if failure.kind == Kind::TimedOut { Ok(None) } else { Err(failure) };
-        }
-        let status: ProcessStatus = understand(attempt.clone(), &document.text())?;
+        let document = match self.watch(&attempt)?.wait(limit) {
+            None => return Ok(None),
+            Some(Told::Ended(document)) => document,
+            Some(Told::Disconnected) => return Err(Failure::new(attempt, DISCONNECTED)),
+        };
+        let status: ProcessStatus = understand(attempt.clone(), &document)?;
         if status.last_wait_result < 0 {
             return Err(Failure::new(attempt, status.last_wait_result));
         }
         Ok(Some(status.exit_code))
+    }
+
+    /// Listens to it from now on.
+    fn watch(&self, attempt: &str) -> Result<Arc<Watch>> {
+        let mut slot = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watch) = &*slot {
+            return Ok(Arc::clone(watch));
+        }
+        let watch = Watch::new(|context, callback| {
+            // SAFETY: the process is open. The context is a number to the callback.
+            unsafe { HcsSetProcessCallback(self.handle, HcsEventOptionNone, context, callback) }
+        });
+        let watch = Arc::new(watch.map_err(|code| Failure::new(attempt, code))?);
+        *slot = Some(Arc::clone(&watch));
+        drop(slot);
+        // It may have ended before anybody listened.
+        match self.status() {
+            Ok((status, document)) if status.exited => watch.tell(Told::Ended(document)),
+            Err(failure)
+                if matches!(failure.kind, Kind::AlreadyStopped | Kind::NotFound)
+                    && watch.wait(GRACE).is_none() =>
+            {
+                return Err(failure);
+            }
+            // If it can't be asked, it tells by itself all the same.
+            _ => {}
+        }
+        Ok(watch)
+    }
+
+    /// What the service says of it, understood and as it is.
+    fn status(&self) -> Result<(ProcessStatus, String)> {
+        let attempt = format!("ask {} for its status", self.name);
+        let operation = Operation::new(&attempt)?;
+        // SAFETY: the process and the operation are open; no query is given.
+        let begun =
+            unsafe { HcsGetProcessProperties(self.handle, operation.handle(), std::ptr::null()) };
+        let document = operation.wait(begun, ANSWER)?;
+        Ok((understand(attempt, &document)?, document))
     }
 
     /// Sends it a signal.
@@ -192,7 +247,7 @@ impl Process {
         let operation = Operation::new(format!("{verb} {}", self.name))?;
         // SAFETY: the process and the operation are open, and the options outlive the call.
         let begun = unsafe { function(self.handle, operation.handle(), options) };
-        operation.wait(begun, WORK).map(drop)
+        operation.wait(begun, PROCESS).map(drop)
     }
 }
 

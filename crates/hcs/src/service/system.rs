@@ -1,46 +1,64 @@
 //! Compute systems: containers and virtual machines.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use windows_sys::Win32::System::HostComputeSystem::{
     HCS_OPERATION, HCS_SYSTEM, HcsCloseComputeSystem, HcsCreateComputeSystem,
-    HcsEnumerateComputeSystems, HcsGetComputeSystemProperties, HcsModifyComputeSystem,
-    HcsOpenComputeSystem, HcsPauseComputeSystem, HcsResumeComputeSystem, HcsShutDownComputeSystem,
-    HcsStartComputeSystem, HcsTerminateComputeSystem, HcsWaitForComputeSystemExit,
+    HcsEnumerateComputeSystems, HcsEventOptionNone, HcsGetComputeSystemProperties,
+    HcsModifyComputeSystem, HcsOpenComputeSystem, HcsPauseComputeSystem, HcsResumeComputeSystem,
+    HcsSetComputeSystemCallback, HcsShutDownComputeSystem, HcsStartComputeSystem,
+    HcsTerminateComputeSystem,
 };
 use windows_sys::core::{HRESULT, PCWSTR};
 
 use super::Result;
-use super::operation::{Operation, milliseconds};
-use super::text::{Returned, Wide};
+use super::deadline::{ANSWER, TIMED_OUT, WORK, bound, within};
+use super::events::{DISCONNECTED, Told, Watch};
+use super::operation::Operation;
+use super::text::Wide;
 use crate::schema::{
     ComputeSystem, ModifySettingRequest, Properties, PropertyQuery, PropertyType, SystemExitStatus,
+    SystemState,
 };
 use crate::{Failure, Kind};
 
-/// How long the service may take to answer a question or to take something up.
-const ANSWER: Duration = Duration::from_secs(60);
-/// How long the service may take to make, start, end or change a system.
-const WORK: Duration = Duration::from_secs(240);
 /// All rights (`GENERIC_ALL`).
 const ALL_RIGHTS: u32 = 0x1000_0000;
 
 /// A compute system, open. If its document says so, it ends when the last handle is closed.
 #[derive(Debug)]
 pub struct System {
-    pub(super) handle: HCS_SYSTEM,
+    pub(super) handle: Arc<Handle>,
     id: String,
+    /// There once somebody has waited for the end.
+    watch: Mutex<Option<Arc<Watch>>>,
 }
+
+/// A system's handle, which closes itself.
+#[derive(Debug)]
+pub(super) struct Handle(pub(super) HCS_SYSTEM);
 
 // SAFETY: the service's handles belong to the process and can be used by any of its threads at the
 // same time (Microsoft Learn, "HCS agent application").
-unsafe impl Send for System {}
+unsafe impl Send for Handle {}
 // SAFETY: as above.
-unsafe impl Sync for System {}
+unsafe impl Sync for Handle {}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: the system is open, and this is the handle's only owner.
+        unsafe { HcsCloseComputeSystem(self.0) };
+    }
+}
 
 type Call = unsafe extern "system" fn(HCS_SYSTEM, HCS_OPERATION, PCWSTR) -> HRESULT;
 
 impl System {
+    fn new(handle: HCS_SYSTEM, id: &str) -> Self {
+        Self { handle: Arc::new(Handle(handle)), id: id.to_owned(), watch: Mutex::default() }
+    }
+
     /// Makes a system that is to be started later.
     ///
     /// # Errors
@@ -61,7 +79,7 @@ impl System {
             )
         };
         // From here on the handle, if there is one, closes itself.
-        let system = (!handle.is_null()).then(|| Self { handle, id: id.to_owned() });
+        let system = (!handle.is_null()).then(|| Self::new(handle, id));
         let made = operation.wait(begun, WORK);
         match (made, system) {
             (Ok(_), Some(system)) => Ok(system),
@@ -80,14 +98,17 @@ impl System {
     /// # Errors
     /// [`Kind::NotFound`]
     pub fn open(id: &str) -> Result<Self> {
-        let name = Wide::new(id);
-        let mut handle: HCS_SYSTEM = std::ptr::null_mut();
-        // SAFETY: the text and the handle's place outlive the call.
-        let code = unsafe { HcsOpenComputeSystem(name.as_ptr(), ALL_RIGHTS, &mut handle) };
-        if code < 0 || handle.is_null() {
-            return Err(Failure::new(format!("open compute system {id}"), code));
-        }
-        Ok(Self { handle, id: id.to_owned() })
+        let (attempt, id) = (format!("open compute system {id}"), id.to_owned());
+        within(attempt.clone(), ANSWER, move || {
+            let name = Wide::new(&id);
+            let mut handle: HCS_SYSTEM = std::ptr::null_mut();
+            // SAFETY: the text and the handle's place outlive the call.
+            let code = unsafe { HcsOpenComputeSystem(name.as_ptr(), ALL_RIGHTS, &mut handle) };
+            if code < 0 || handle.is_null() {
+                return Err(Failure::new(attempt, code));
+            }
+            Ok(Self::new(handle, &id))
+        })
     }
 
     /// Opens a system, if there is one.
@@ -139,7 +160,7 @@ impl System {
         let query = Wide::json(&PropertyQuery { property_types: types.to_vec() });
         // SAFETY: the system is open, and the text outlives the call.
         let begun = unsafe {
-            HcsGetComputeSystemProperties(self.handle, operation.handle(), query.as_ptr())
+            HcsGetComputeSystemProperties(self.handle.0, operation.handle(), query.as_ptr())
         };
         understand(attempt, &operation.wait(begun, ANSWER)?)
     }
@@ -156,7 +177,7 @@ impl System {
         // SAFETY: the system is open, the text outlives the call, and no identity is given.
         let begun = unsafe {
             HcsModifyComputeSystem(
-                self.handle,
+                self.handle.0,
                 operation.handle(),
                 document.as_ptr(),
                 std::ptr::null_mut(),
@@ -168,49 +189,58 @@ impl System {
     /// Waits for its end; `None` if it hasn't come in time.
     pub fn wait(&self, limit: Duration) -> Result<Option<SystemExitStatus>> {
         let attempt = format!("wait for the end of compute system {}", self.id);
-        let mut document = Returned::none();
-        // SAFETY: the system is open, and the document's place outlives the call.
-        let code = unsafe {
-            HcsWaitForComputeSystemExit(self.handle, milliseconds(limit), document.out())
-        };
-        if code >= 0 {
-            return Ok(Some(serde_json::from_str(&document.text()).unwrap_or_default()));
-        }
-        match Failure::with_document(attempt, code, &document.text()) {
-            failure if failure.kind == Kind::TimedOut => Ok(None),
-            failure if matches!(failure.kind, Kind::AlreadyStopped | Kind::NotFound) => {
-                Ok(Some(SystemExitStatus::default()))
+        match self.watch(&attempt)?.wait(limit) {
+            None => Ok(None),
+            Some(Told::Ended(document)) => {
+                Ok(Some(serde_json::from_str(&document).unwrap_or_default()))
             }
-            failure => Err(failure),
+            Some(Told::Disconnected) => Err(Failure::new(attempt, DISCONNECTED)),
         }
+    }
+
+    /// Listens to it from now on.
+    fn watch(&self, attempt: &str) -> Result<Arc<Watch>> {
+        let mut slot = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watch) = &*slot {
+            return Ok(Arc::clone(watch));
+        }
+        let watch = Watch::new(|context, callback| {
+            // SAFETY: the system is open. The context is a number to the callback.
+            unsafe {
+                HcsSetComputeSystemCallback(self.handle.0, HcsEventOptionNone, context, callback)
+            }
+        });
+        let watch = Arc::new(watch.map_err(|code| Failure::new(attempt, code))?);
+        *slot = Some(Arc::clone(&watch));
+        drop(slot);
+        // It may have ended before anybody listened.
+        match self.properties(&[]) {
+            Ok(now) if now.stopped || now.state == Some(SystemState::Stopped) => {
+                watch.tell(Told::Ended(String::new()));
+            }
+            Err(failure) if matches!(failure.kind, Kind::AlreadyStopped | Kind::NotFound) => {
+                watch.tell(Told::Ended(String::new()));
+            }
+            // If it can't be asked, it tells by itself all the same.
+            _ => {}
+        }
+        Ok(watch)
     }
 
     /// Ends it, and returns when it has ended.
     pub fn end(&self, limit: Duration) -> Result<()> {
         self.terminate()?;
-        match self.wait(limit)? {
+        match self.wait(bound(limit))? {
             Some(_) => Ok(()),
-            None => {
-                let attempt = format!("terminate compute system {}", self.id);
-                /// `HCS_E_OPERATION_TIMEOUT`
-                const TIMED_OUT: i32 = 0x8037_0118_u32 as i32;
-                Err(Failure::new(attempt, TIMED_OUT))
-            }
+            None => Err(Failure::new(format!("terminate compute system {}", self.id), TIMED_OUT)),
         }
     }
 
     fn call(&self, verb: &str, function: Call, deadline: Duration) -> Result<()> {
         let operation = Operation::new(format!("{verb} compute system {}", self.id))?;
         // SAFETY: the system and the operation are open; no options are given.
-        let begun = unsafe { function(self.handle, operation.handle(), std::ptr::null()) };
+        let begun = unsafe { function(self.handle.0, operation.handle(), std::ptr::null()) };
         operation.wait(begun, deadline).map(drop)
-    }
-}
-
-impl Drop for System {
-    fn drop(&mut self) {
-        // SAFETY: the system is open, and this is the handle's only owner.
-        unsafe { HcsCloseComputeSystem(self.handle) };
     }
 }
 

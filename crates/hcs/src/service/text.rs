@@ -3,7 +3,7 @@
 use std::os::windows::ffi::OsStrExt;
 
 use windows_sys::Win32::Foundation::LocalFree;
-use windows_sys::core::PWSTR;
+use windows_sys::core::{PCWSTR, PWSTR};
 
 /// A text of UTF-16 with a 0 at its end.
 pub(super) struct Wide(Vec<u16>);
@@ -26,6 +26,22 @@ impl Wide {
     }
 }
 
+/// Copies a text; an empty one if there is none.
+///
+/// # Safety
+/// It is null, or it has a 0 at its end and lives until this returns.
+pub(super) unsafe fn read(text: PCWSTR) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller says so.
+    let units = unsafe {
+        let length = (0..).take_while(|at| *text.add(*at) != 0).count();
+        std::slice::from_raw_parts(text, length)
+    };
+    String::from_utf16_lossy(units)
+}
+
 /// A text that the service allocates for its caller, who frees it with `LocalFree`.
 pub(super) struct Returned(PWSTR);
 
@@ -40,16 +56,9 @@ impl Returned {
     }
 
     pub(super) fn text(&self) -> String {
-        if self.0.is_null() {
-            return String::new();
-        }
         // SAFETY: the service gave a text with a 0 at its end, which lives until it is freed by
         // this one's end.
-        let units = unsafe {
-            let length = (0..).take_while(|at| *self.0.add(*at) != 0).count();
-            std::slice::from_raw_parts(self.0, length)
-        };
-        String::from_utf16_lossy(units)
+        unsafe { read(self.0) }
     }
 }
 

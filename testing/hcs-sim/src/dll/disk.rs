@@ -12,6 +12,10 @@ use windows_sys::Win32::Storage::FileSystem::{
     FILE_READ_ATTRIBUTES, FILE_SHARE_DELETE, FILE_SHARE_READ, FILE_SHARE_WRITE,
     GetFinalPathNameByHandleW, VOLUME_NAME_DOS,
 };
+use windows_sys::Win32::Storage::Vhd::{
+    CREATE_VIRTUAL_DISK_PARAMETERS, CREATE_VIRTUAL_DISK_VERSION_2, VIRTUAL_STORAGE_TYPE,
+    VIRTUAL_STORAGE_TYPE_DEVICE_VHDX,
+};
 use windows_sys::core::PCWSTR;
 
 use super::library;
@@ -39,6 +43,40 @@ pub fn path_of(disk: HANDLE) -> Result<String, Hresult> {
 }
 
 #[unsafe(no_mangle)]
+unsafe extern "system" fn CreateVirtualDisk(
+    kind: *const VIRTUAL_STORAGE_TYPE,
+    path: PCWSTR,
+    _access: i32,
+    _security: *const c_void,
+    _flags: i32,
+    _provider_flags: u32,
+    parameters: *const CREATE_VIRTUAL_DISK_PARAMETERS,
+    _overlapped: *const c_void,
+    handle: *mut HANDLE,
+) -> u32 {
+    // SAFETY: as the caller promises; version 2 says which part of the union there is.
+    let (path, device, size) = unsafe {
+        if parameters.is_null() || kind.is_null() || handle.is_null() {
+            return ERROR_INVALID_PARAMETER;
+        }
+        if (*parameters).Version != CREATE_VIRTUAL_DISK_VERSION_2 {
+            return ERROR_INVALID_PARAMETER;
+        }
+        (read(path), (*kind).DeviceId, (*parameters).Anonymous.Version2.MaximumSize)
+    };
+    let (Some(name), VIRTUAL_STORAGE_TYPE_DEVICE_VHDX) = (path, device) else {
+        return ERROR_INVALID_PARAMETER;
+    };
+    let call = Call::CreateDisk { path: name.clone(), size };
+    let made = library().and_then(|library| library.call(call).map_err(|reply| reply.result));
+    match made {
+        // SAFETY: as the caller promises.
+        Ok(_) => unsafe { open(name, handle) },
+        Err(failure) => win32(failure),
+    }
+}
+
+#[unsafe(no_mangle)]
 unsafe extern "system" fn OpenVirtualDisk(
     _kind: *const c_void,
     path: PCWSTR,
@@ -51,6 +89,15 @@ unsafe extern "system" fn OpenVirtualDisk(
     let (Some(path), false) = (unsafe { read(path) }, handle.is_null()) else {
         return ERROR_INVALID_PARAMETER;
     };
+    // SAFETY: as the caller promises.
+    unsafe { open(path, handle) }
+}
+
+/// Opens a disk's file.
+///
+/// # Safety
+/// There is a place for the handle.
+unsafe fn open(path: String, handle: *mut HANDLE) -> u32 {
     let mut options = std::fs::File::options();
     options.access_mode(FILE_READ_ATTRIBUTES);
     options.share_mode(FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE);
@@ -90,8 +137,15 @@ fn outcome(path: Result<String, Hresult>, attach: bool, permanent: bool) -> u32 
         Ok(()) => ERROR_SUCCESS,
         // A disk that isn't attached can't be detached.
         Err(hresult::NOT_FOUND) => ERROR_NOT_READY,
-        Err(Hresult(code)) if code & 0xFFFF_0000 == 0x8007_0000 => code & 0xFFFF,
-        Err(_) => ERROR_SERVICE_NOT_ACTIVE,
+        Err(failure) => win32(failure),
+    }
+}
+
+/// A failure as these functions have it.
+fn win32(failure: Hresult) -> u32 {
+    match failure.0 {
+        code if code & 0xFFFF_0000 == 0x8007_0000 => code & 0xFFFF,
+        _ => ERROR_SERVICE_NOT_ACTIVE,
     }
 }
 

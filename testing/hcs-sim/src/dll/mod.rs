@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::client::Client;
 use crate::hresult::{self, Hresult};
-use crate::wire::{ADDRESS, Call, Event, Reply};
+use crate::wire::{ADDRESS, Call, Event, EventKind, Reply};
 use object::Object;
 use operation::Operation;
 
@@ -40,6 +40,9 @@ fn library() -> Result<&'static Library, Hresult> {
                 if let Ok(library) = library() {
                     library.event(event);
                 }
+            }
+            if let Ok(library) = library() {
+                library.disconnected();
             }
         });
         Some(Library {
@@ -84,6 +87,15 @@ impl Library {
         let object = self.objects().get(&event.handle).cloned();
         if let Some(object) = object {
             object.ended(event);
+        }
+    }
+
+    /// Tells everybody that the service is gone.
+    fn disconnected(&self) {
+        let objects: Vec<_> = self.objects().values().cloned().collect();
+        for object in objects {
+            let (handle, kind) = (object.number, EventKind::ServiceDisconnect);
+            object.ended(Event { handle, kind, document: String::new() });
         }
     }
 

@@ -6,7 +6,8 @@ use std::thread::ThreadId;
 use std::time::Duration;
 
 use windows_sys::Win32::System::HostComputeSystem::{
-    HCS_EVENT, HCS_EVENT_CALLBACK, HcsEventProcessExited, HcsEventSystemExited,
+    HCS_EVENT, HCS_EVENT_CALLBACK, HcsEventProcessExited, HcsEventServiceDisconnect,
+    HcsEventSystemExited,
 };
 
 use crate::hresult::{self, Hresult};
@@ -91,6 +92,7 @@ impl Object {
             Type: match end.kind {
                 EventKind::SystemExited => HcsEventSystemExited,
                 EventKind::ProcessExited => HcsEventProcessExited,
+                EventKind::ServiceDisconnect => HcsEventServiceDisconnect,
             },
             EventData: document.as_ptr(),
             Operation: std::ptr::null_mut(),
@@ -123,7 +125,9 @@ impl Object {
             let waited = self.changed.wait_timeout_while(state, limit, going);
             waited.unwrap_or_else(PoisonError::into_inner).0
         };
-        let end = state.end.as_ref().ok_or(hresult::OPERATION_TIMEOUT)?;
-        Ok(end.document.clone())
+        match state.end.as_ref().ok_or(hresult::OPERATION_TIMEOUT)? {
+            Event { kind: EventKind::ServiceDisconnect, .. } => Err(hresult::SERVICE_DISCONNECT),
+            end => Ok(end.document.clone()),
+        }
     }
 }

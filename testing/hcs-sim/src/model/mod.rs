@@ -1,6 +1,7 @@
 //! What the service knows: systems, handles, layers, networks. It decides what a call does; it
 //! starts no process and sends nothing.
 
+mod disks;
 mod handles;
 mod network;
 mod process;
@@ -16,13 +17,14 @@ use crate::hresult::{self, Hresult};
 use crate::schema::Violation;
 use crate::wire::{CallRecord, Snapshot, SystemSnapshot};
 
+pub use disks::{GuestDisk, create_disk, is_physical};
 pub use handles::{Connection, Handles, Target};
 pub use network::Networks;
 #[cfg(windows)]
 pub use process::program_of;
 pub use process::{Launch, Program, Signal, modify};
 pub use storage::Storage;
-pub use system::{ExitType, Stopped, Systems};
+pub use system::{ExitType, Stopped, System, Systems};
 
 /// All that the service knows.
 #[derive(Debug, Default)]

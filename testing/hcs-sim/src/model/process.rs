@@ -229,13 +229,19 @@ fn linux(system: &System, parameters: &Value) -> Result<Launch, Failure> {
         }
     }
     let environment = process["env"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let mut environment: Vec<(String, String)> = environment
+        .filter_map(|entry| entry.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    if system.is_machine() {
+        // The machine's own processes find its disks.
+        let disks = serde_json::to_string(&system.guest_disks()).unwrap_or_default();
+        environment.push((guest::DISKS.to_owned(), disks));
+    }
     Ok(Launch {
         program: Program::Linux(arguments),
         directory: None,
-        environment: environment
-            .filter_map(|entry| entry.split_once('='))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect(),
+        environment,
         pipes: pipes(parameters),
         console: process["terminal"] == true || flag(parameters, "EmulateConsole"),
         is_init,

@@ -7,6 +7,11 @@ use super::{Failure, Storage, text};
 use crate::hresult;
 use crate::schema::{self, Extent, Violation, is_guid, is_unit};
 
+/// Where adapters of Windows guests are, before their GUIDs.
+const ADAPTER: &str = "Guest/Network/";
+/// Where the endpoints are that Windows guests were told of.
+const ANNOUNCED: &str = "Guest/NetworkEndpoint/";
+
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
@@ -54,6 +59,10 @@ impl Systems {
             system.may_change(change, key, value, &roots)?;
         }
         for (key, value) in both.into_iter().flatten() {
+            // What a guest was told of an adapter goes with it.
+            if let (Change::Remove, Some(adapter)) = (change, key.strip_prefix(ADAPTER)) {
+                system.resources.remove(&format!("{ANNOUNCED}{adapter}"));
+            }
             match change {
                 Change::Add | Change::Update => system.resources.insert(key, value),
                 Change::Remove => system.resources.remove(&key),
@@ -124,8 +133,15 @@ fn device(
             typed("Attachment")?;
             if change == Change::Add {
                 let file = text(settings, "Path").unwrap_or_default();
-                storage.expect_file(file)?;
-                if settings["Type"] == "VirtualDisk" {
+                match settings["Type"].as_str() {
+                    Some("PassThru") if super::is_physical(file) => {}
+                    Some("PassThru") => {
+                        let message = format!("{file} is not a disk of the host");
+                        return Err(Failure::new(hresult::INVALID_ARGUMENT, message));
+                    }
+                    _ => storage.expect_file(file)?,
+                }
+                if settings["Type"] != "Iso" {
                     storage.expect_access(&system.id, file)?;
                 }
             }
@@ -204,7 +220,7 @@ fn guest_resource(system: &System, request: &Value) -> Result<(String, Value), F
         (GuestOs::Windows, "MappedVirtualDisk") => ("MappedVirtualDisk", &["Lun"]),
         (GuestOs::Windows, "CombinedLayers") => ("CombinedLayers", &["ContainerRootPath"]),
         (GuestOs::Windows, "MappedDirectory") => ("MappedDirectory", &["ContainerPath"]),
-        (GuestOs::Windows, "Network") => ("NetworkModifyRequest", &["AdapterId"]),
+        (GuestOs::Windows, "Network") => return windows_adapter(system, request),
         (GuestOs::Windows, "NetworkNamespace") => ("WindowsNetworkNamespace", &["ID"]),
         _ => {
             let message = format!("this stand-in's guest has no resource {kind}");
@@ -221,6 +237,29 @@ fn guest_resource(system: &System, request: &Value) -> Result<(String, Value), F
         })
         .collect();
     Ok((format!("Guest/{kind}/{}", names.join("/")), settings.clone()))
+}
+
+/// The place of an adapter in a Windows guest, which is told of its endpoint before it is there.
+fn windows_adapter(system: &System, request: &Value) -> Result<(String, Value), Failure> {
+    let settings = &request["Settings"];
+    schema::check("NetworkModifyRequest", settings, Extent::Whole)?;
+    let adapter = text(settings, "AdapterId").unwrap_or_default();
+    let announced = format!("{ANNOUNCED}{adapter}");
+    let key = match (text(request, "RequestType"), text(settings, "RequestType")) {
+        (Some("Add"), Some("PreAdd")) => announced,
+        (Some("Add"), Some("Add")) if !system.resources.contains_key(&announced) => {
+            let message = format!("the guest knows no endpoint of the adapter {adapter}");
+            return Err(Failure::new(hresult::INVALID_ARGUMENT, message));
+        }
+        (Some("Add"), Some("Add")) | (Some("Remove"), Some("Remove")) => {
+            format!("{ADAPTER}{adapter}")
+        }
+        _ => {
+            let message = "the two request types don't go together";
+            return Err(Violation::new("NetworkModifyRequest", message).into());
+        }
+    };
+    Ok((key, settings.clone()))
 }
 
 /// Whether a virtual machine has what a container needs that is to be made in it.

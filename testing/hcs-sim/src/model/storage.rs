@@ -44,7 +44,7 @@ impl Storage {
         let entry = (normal(path), machine.map(str::to_owned));
         match operation {
             AccessOperation::Grant => {
-                if !Path::new(path).exists() {
+                if !super::is_physical(path) && !Path::new(path).exists() {
                     let message = format!("there is no file {path}");
                     return Err(Failure::new(hresult::FILE_NOT_FOUND, message));
                 }

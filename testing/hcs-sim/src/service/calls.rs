@@ -88,6 +88,10 @@ impl Service {
                 )?;
                 Ok(Answer { document, process: None })
             }
+            Call::CreateDisk { path, size } => {
+                model::create_disk(&path, size)?;
+                Ok(Answer::default())
+            }
             Call::Disk { path, attach, permanent } => {
                 let storage = &mut self.state().model.storage;
                 if attach {

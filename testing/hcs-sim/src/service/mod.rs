@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::faults::{Action, Fault};
 use crate::hresult;
 use crate::model::{Connection, ExitType, Failure, Model, Stopped, Target};
-use crate::sys::Running;
+use crate::sys::{Caller, Running};
 use crate::wire::{
     Call, CallRecord, Control, Event, EventKind, Message, ProcessInfo, Reply, Request, What,
 };
@@ -34,6 +34,8 @@ struct State {
     faults: Vec<Fault>,
     running: HashMap<(u64, u32), Arc<Running>>,
     connections: HashMap<Connection, TcpStream>,
+    /// Who has made calls, found by the first one: others get the ids of those who have gone.
+    callers: HashMap<Connection, Arc<Caller>>,
     last_connection: u64,
 }
 
@@ -173,11 +175,13 @@ impl Service {
     ) -> Option<Result<Answer, Failure>> {
         let function = call.function();
         let about = self.state().about(connection, &call);
-        let fault = {
+        let (process, fault) = {
             let mut state = self.state();
+            let process = state.callers.entry(connection);
+            let process = Arc::clone(process.or_insert_with(|| Arc::new(Caller::find(caller))));
             let met: Vec<_> =
                 state.faults.iter_mut().filter_map(|fault| fault.meets(function, &about)).collect();
-            met.first().copied()
+            (process, met.first().copied())
         };
         let failed = |code| Failure::new(code, format!("{function} failed on purpose"));
         let answer = match fault {
@@ -188,7 +192,7 @@ impl Service {
             }
             Some(Action::Hang) => None,
             Some(Action::Kill) => {
-                crate::sys::kill_caller(caller);
+                process.kill();
                 None
             }
         };
@@ -207,6 +211,7 @@ impl Service {
         let targets = {
             let mut state = self.state();
             state.connections.remove(&connection);
+            state.callers.remove(&connection);
             state.model.storage.disconnect(connection);
             state.model.handles.disconnect(connection)
         };
@@ -330,6 +335,7 @@ impl State {
                 format!("{} {path}", machine.as_deref().unwrap_or("*"))
             }
             Call::Layer { path, layers, .. } => with(path.clone(), layers),
+            Call::CreateDisk { path, size } => format!("{path} {size}"),
             Call::Disk { path, .. } => path.clone(),
             Call::Network { id, document, .. } => with(id.clone().unwrap_or_default(), document),
         }

@@ -70,9 +70,20 @@ impl Running {
     }
 }
 
-/// Kills the process of a caller.
-pub fn kill_caller(process: u32) {
-    let _ = Command::new("kill").args(["-9", &process.to_string()]).status();
+/// A caller's process.
+#[derive(Debug)]
+pub struct Caller(u32);
+
+impl Caller {
+    /// The process with this id.
+    pub fn find(process: u32) -> Self {
+        Self(process)
+    }
+
+    /// Kills it.
+    pub fn kill(&self) {
+        let _ = Command::new("kill").args(["-9", &self.0.to_string()]).status();
+    }
 }
 
 /// Ends this process with a code when a signal comes.

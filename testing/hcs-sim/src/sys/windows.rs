@@ -146,15 +146,25 @@ impl Running {
     }
 }
 
-/// Kills the process of a caller.
-pub fn kill_caller(process: u32) {
-    // SAFETY: the call takes no pointers.
-    let handle = unsafe { OpenProcess(PROCESS_TERMINATE, 0, process) };
-    if !handle.is_null() {
+/// A caller's process. As long as this is there, no other process has its id.
+#[derive(Debug)]
+pub struct Caller(Option<OwnedHandle>);
+
+impl Caller {
+    /// Finds a process that waits for an answer, and so is there.
+    pub fn find(process: u32) -> Self {
+        // SAFETY: the call takes no pointers.
+        let handle = unsafe { OpenProcess(PROCESS_TERMINATE, 0, process) };
         // SAFETY: the call has returned a handle that is nobody else's.
-        let handle = unsafe { OwnedHandle::from_raw_handle(handle.cast()) };
-        // SAFETY: the handle is open.
-        unsafe { TerminateProcess(raw(&handle), 137) };
+        Self((!handle.is_null()).then(|| unsafe { OwnedHandle::from_raw_handle(handle.cast()) }))
+    }
+
+    /// Kills it, if it is still there.
+    pub fn kill(&self) {
+        if let Some(handle) = &self.0 {
+            // SAFETY: the handle is open.
+            unsafe { TerminateProcess(raw(handle), 137) };
+        }
     }
 }
 

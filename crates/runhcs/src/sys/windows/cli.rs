@@ -87,6 +87,10 @@ pub struct SpecArgs {
 pub enum Verb {
     /// Have a VM follow its pod's network.
     Sync(SyncArgs),
+    /// Make a writable disk for a Linux container, a VHDX file with ext4.
+    CreateScratch(CreateScratchArgs),
+    /// Make ext4 on a disk. What was on it is lost.
+    PrepareDisk(PrepareDiskArgs),
     #[command(hide = true)]
     Shim(ShimArgs),
     #[command(hide = true)]
@@ -100,6 +104,7 @@ impl Verb {
             Self::Shim(args) => Some(args.id.clone()),
             Self::VmShim(args) => Some(args.id.clone()),
             Self::Sync(args) => args.id.clone(),
+            Self::CreateScratch(_) | Self::PrepareDisk(_) => None,
         }
     }
 
@@ -107,6 +112,8 @@ impl Verb {
     pub fn run(self, globals: impl FnOnce() -> anyhow::Result<Globals>) -> anyhow::Result<u8> {
         match self {
             Self::Sync(args) => commands::sync::run(&globals()?, &args),
+            Self::CreateScratch(args) => commands::create_scratch::run(&globals()?, &args),
+            Self::PrepareDisk(args) => commands::prepare_disk::run(&globals()?, &args),
             Self::Shim(args) => container_shim::run(&globals()?, &args),
             Self::VmShim(args) => vm::shim::run(&globals()?, &args),
         }
@@ -122,6 +129,32 @@ pub struct SyncArgs {
     /// The compute network namespace that the VM was given.
     #[arg(long, value_name = "GUID")]
     pub network: Option<String>,
+}
+
+/// Which disk to make.
+#[derive(Args, Debug)]
+pub struct CreateScratchArgs {
+    /// The file to make; there must be none yet.
+    #[arg(long, value_name = "FILE")]
+    pub destpath: PathBuf,
+    /// Its size in GiB; 0 is the default of 20.
+    #[arg(long = "sizeGB", value_name = "N", default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u32).range(..=65536))]
+    pub size_gb: u32,
+    /// A disk of the default size to copy; if there is none yet, one is kept there.
+    #[arg(long, value_name = "FILE")]
+    pub cache_path: Option<PathBuf>,
+    /// Let the VM that makes the file system have virtual memory.
+    #[arg(long)]
+    pub use_virtual_memory: bool,
+}
+
+/// Which disk to make a file system on.
+#[derive(Args, Debug)]
+pub struct PrepareDiskArgs {
+    /// A VHD or VHDX file, or a disk that is offline on this host (`\\.\PHYSICALDRIVE1`).
+    #[arg(long, value_name = "DISK")]
+    pub destpath: PathBuf,
 }
 
 /// What a container shim stands for; not for people.

@@ -33,6 +33,8 @@ const LOST: u32 = 255;
 const SHUTDOWN: Duration = Duration::from_secs(300);
 /// How long to listen for what is left in a pipe whose process has ended: another one may have it.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long the end of a process may still be told once its container has ended.
+const GRACE: Duration = Duration::from_secs(10);
 /// How long `start` may wait for the process to be started.
 const START: Duration = Duration::from_secs(240);
 /// How long a connection may take.
@@ -86,7 +88,7 @@ pub fn launch(globals: &Globals, target: &Target<'_>, log: Option<&PathBuf>) -> 
     let child = Launch {
         arguments,
         stdin: Some(input.as_handle()),
-        stdout: Some(verdict.as_handle()),
+        output: Some(verdict.as_handle()),
         passed: own.handles(),
         keeps_console: own.is_console(),
     }
@@ -130,8 +132,8 @@ pub fn run(globals: &Globals, args: &ShimArgs) -> Result<u8> {
     let code = if args.exec {
         let started = start_further(globals, args);
         reporter.report(&started)?;
-        let (process, pipes) = started?;
-        let code = carry(&Arc::new(process), pipes, streams);
+        let (system, process, pipes) = started?;
+        let code = carry(&Arc::new(system), &Arc::new(process), pipes, streams);
         if let Err(error) = forget_further(globals, &args.id) {
             // The container may be gone with its entry.
             tracing::debug!("{error:#}");
@@ -160,17 +162,18 @@ fn parameters(
 }
 
 /// Starts a further process and records its pid in the guest.
-fn start_further(globals: &Globals, args: &ShimArgs) -> Result<(Process, Stdio)> {
+fn start_further(globals: &Globals, args: &ShimArgs) -> Result<(System, Process, Stdio)> {
     let document: Document =
         serde_json::from_reader(io::stdin().lock()).context("read the process")?;
     let entry = globals.store.entry(&args.id)?;
     let parameters = parameters(&config(&entry)?, Some(&document))?;
-    let (process, pipes) = System::open(args.id.as_str())?.create_process(&parameters)?;
+    let system = System::open(args.id.as_str())?;
+    let (process, pipes) = system.create_process(&parameters)?;
     if let Err(error) = record_further(entry, process.pid()) {
         let _ = process.terminate();
         return Err(error);
     }
-    Ok((process, pipes))
+    Ok((system, process, pipes))
 }
 
 fn record_further(entry: Entry, guest_pid: u32) -> Result<()> {
@@ -237,7 +240,7 @@ impl Init {
             tracing::warn!("answer `start`: {error}");
         }
         let code = match outcome {
-            Ok((process, pipes)) => carry(&Arc::new(process), pipes, streams),
+            Ok((process, pipes)) => carry(&self.system, &Arc::new(process), pipes, streams),
             Err(failure) => {
                 tracing::error!("{failure}");
                 LOST
@@ -296,7 +299,7 @@ impl Streams {
 
 /// Carries data between the caller and the process until that has ended, and returns its exit
 /// code.
-fn carry(process: &Arc<Process>, pipes: Stdio, streams: Streams) -> u32 {
+fn carry(system: &Arc<System>, process: &Arc<Process>, pipes: Stdio, streams: Streams) -> u32 {
     if let Some(to) = pipes.stdin {
         let process = Arc::clone(process);
         // It may wait for the caller for ever, and ends with this process.
@@ -317,14 +320,7 @@ fn carry(process: &Arc<Process>, pipes: Stdio, streams: Streams) -> u32 {
             let _ = done.send(());
         });
     }
-    let code = match process.wait(Duration::MAX) {
-        Ok(Some(code)) => code,
-        Ok(None) => LOST,
-        Err(failure) => {
-            tracing::error!("{failure}");
-            LOST
-        }
-    };
+    let code = exit_code(system, process);
     tracing::info!(pid = process.pid(), code, "the process has ended");
     for _ in 0..outputs {
         if wait.recv_timeout(DRAIN).is_err() {
@@ -332,6 +328,33 @@ fn carry(process: &Arc<Process>, pipes: Stdio, streams: Streams) -> u32 {
         }
     }
     code
+}
+
+/// Waits for the end of a process, which may be lost with its container.
+fn exit_code(system: &Arc<System>, process: &Arc<Process>) -> u32 {
+    let (sender, code) = channel();
+    let (awaited, told) = (Arc::clone(process), sender.clone());
+    thread::spawn(move || {
+        let code = match awaited.wait(Duration::MAX) {
+            Ok(Some(code)) => code,
+            Ok(None) => LOST,
+            Err(failure) => {
+                tracing::error!("{failure}");
+                LOST
+            }
+        };
+        let _ = told.send(code);
+    });
+    let system = Arc::clone(system);
+    thread::spawn(move || {
+        let ended = system.wait(Duration::MAX);
+        thread::sleep(GRACE);
+        if let Err(failure) = ended {
+            tracing::warn!("{failure}");
+        }
+        let _ = sender.send(LOST);
+    });
+    code.recv().unwrap_or(LOST)
 }
 
 /// Copies until either side ends. What nobody takes is read all the same, lest the process wait.

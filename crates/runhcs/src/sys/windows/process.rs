@@ -30,7 +30,8 @@ pub struct Launch<'a> {
     /// Its arguments, after the program.
     pub arguments: Vec<String>,
     pub stdin: Option<BorrowedHandle<'a>>,
-    pub stdout: Option<BorrowedHandle<'a>>,
+    /// Its standard output, and its standard error, too.
+    pub output: Option<BorrowedHandle<'a>>,
     /// Further handles, inheritable already. It inherits these and its stdio and no others.
     pub passed: Vec<BorrowedHandle<'a>>,
     /// Whether it shares this process's console.
@@ -58,7 +59,8 @@ impl Launch<'_> {
         let stdio = |handle: Option<BorrowedHandle<'_>>| {
             inheritable(handle.unwrap_or_else(|| null.as_handle()))
         };
-        let (stdin, stdout, stderr) = (stdio(self.stdin)?, stdio(self.stdout)?, stdio(None)?);
+        let (stdin, stdout) = (stdio(self.stdin)?, stdio(self.output)?);
+        let stderr = stdio(self.output)?;
         let mut inherited: Vec<HANDLE> =
             [&stdin, &stdout, &stderr].map(|handle| handle.as_raw_handle()).to_vec();
         inherited.extend(self.passed.iter().map(|handle| handle.as_raw_handle()));

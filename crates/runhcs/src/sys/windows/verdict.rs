@@ -1,11 +1,14 @@
-//! The verdict of a shim on its own start: what it writes to its standard output, then closes.
+//! The verdict of a shim on its own start: what it writes to its standard output, then closes. Until
+//! then its standard error goes the same way, so that whatever keeps it from starting is heard.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::windows::io::{FromRawHandle, OwnedHandle};
 
 use anyhow::{Context, Result, bail};
-use windows_sys::Win32::System::Console::{GetStdHandle, STD_OUTPUT_HANDLE, SetStdHandle};
+use windows_sys::Win32::System::Console::{
+    GetStdHandle, STD_ERROR_HANDLE, STD_HANDLE, STD_OUTPUT_HANDLE, SetStdHandle,
+};
 
 /// What says that all went well; anything else is an error's text.
 pub const READY: &[u8] = b"\0OK\0";
@@ -18,26 +21,35 @@ pub struct Reporter(File);
 impl Reporter {
     /// Takes the standard output, which is nobody else's from here on.
     pub fn take() -> Result<Self> {
-        // SAFETY: the call takes a number only.
-        let handle = unsafe { GetStdHandle(STD_OUTPUT_HANDLE) };
-        if handle.is_null() {
-            bail!("this verb is for runhcs itself: it has nobody to report to");
+        match take(STD_OUTPUT_HANDLE) {
+            Some(file) => Ok(Self(file)),
+            None => bail!("this verb is for runhcs itself: it has nobody to report to"),
         }
-        // SAFETY: the handle was inherited for this process alone; nothing has used it before.
-        let file = File::from(unsafe { OwnedHandle::from_raw_handle(handle) });
-        // SAFETY: the call takes no pointer that it follows.
-        unsafe { SetStdHandle(STD_OUTPUT_HANDLE, std::ptr::null_mut()) };
-        Ok(Self(file))
     }
 
-    /// Reports that all went well, or why not.
+    /// Reports that all went well, or why not. Nothing is heard of this shim after that.
     pub fn report<T>(mut self, outcome: &Result<T>) -> Result<()> {
         let written = match outcome {
             Ok(_) => self.0.write_all(READY),
             Err(error) => self.0.write_all(format!("{error:#}").as_bytes()),
         };
+        drop(take(STD_ERROR_HANDLE));
         written.context("report to the command")
     }
+}
+
+/// Takes a standard handle, of which there is none from here on.
+fn take(kind: STD_HANDLE) -> Option<File> {
+    // SAFETY: the call takes a number only.
+    let handle = unsafe { GetStdHandle(kind) };
+    if handle.is_null() || handle as isize == -1 {
+        return None;
+    }
+    // SAFETY: the call takes no pointer that it follows.
+    unsafe { SetStdHandle(kind, std::ptr::null_mut()) };
+    // SAFETY: the handle was inherited for this process alone, which finds it by its kind only, and
+    // no more.
+    Some(File::from(unsafe { OwnedHandle::from_raw_handle(handle) }))
 }
 
 /// Waits for a shim's verdict. Nothing at all is one, too: it has died.
@@ -50,9 +62,14 @@ pub fn hear(from: impl Read, shim: &str) -> Result<()> {
 /// What bytes of a verdict say.
 pub fn understand(text: &[u8], shim: &str) -> Result<()> {
     match text {
-        READY => Ok(()),
+        // Warnings may come before.
+        text if text.ends_with(READY) => Ok(()),
         [] => Err(io::Error::from(io::ErrorKind::UnexpectedEof))
             .with_context(|| format!("the {shim} ended without a word")),
-        text => bail!("{shim}: {}", String::from_utf8_lossy(text)),
+        // What comes by its standard error begins as messages of this program do.
+        text => {
+            let text = String::from_utf8_lossy(text);
+            bail!("{shim}: {}", text.trim_end().trim_start_matches("runhcs: "))
+        }
     }
 }

@@ -4,6 +4,8 @@
 #[cfg(windows)]
 mod calls;
 #[cfg(windows)]
+mod pipe;
+#[cfg(windows)]
 mod steps;
 
 #[cfg(windows)]

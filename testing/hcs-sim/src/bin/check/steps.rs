@@ -16,6 +16,12 @@ use super::calls::{Outcome, Process, System};
 pub fn run() {
     let mut arguments = std::env::args().skip(1);
     if let Some(id) = arguments.next() {
+        if let ("--listen", Some(name)) = (id.as_str(), arguments.next()) {
+            if let Err(error) = super::pipe::listen(&name) {
+                say("listening", error);
+            }
+            return;
+        }
         // Another process sees the same systems.
         return say(
             "seen by another",

@@ -8,7 +8,7 @@ use oci_spec::runtime::Spec;
 use runhcs_hcs::documents::{
     GuestPorts, LayerFolders, SCSI_CONTROLLERS, ScsiSlot, WcowBootFiles, lcow_vm, wcow_vm,
 };
-use runhcs_hcs::options::{BootFolder, LcowOptions, RootFs, VmOptions, WcowOptions};
+use runhcs_hcs::options::{BootFolder, HostFacts, LcowOptions, RootFs, VmOptions, WcowOptions};
 use runhcs_hcs::schema::ComputeSystem;
 use runhcs_hcs::service::{grant_access, host_facts};
 
@@ -82,23 +82,7 @@ impl Boot {
         if spec.linux().is_none() {
             return Self::windows(vm_id, owner, spec, options);
         }
-        let folder = boot_files.to_str().context("the boot files' folder is not Unicode")?;
-        let guest = LcowOptions::from_spec(spec, host, folder, |path| BootFolder {
-            path: path.to_owned(),
-            has_vmlinux: Path::new(path).join("vmlinux").exists(),
-            has_rootfs_vhd: Path::new(path).join(RootFs::Vhd.file()).exists(),
-        })?;
-        for file in [guest.kernel, guest.root_fs.file()] {
-            let path = Path::new(&guest.boot_folder).join(file);
-            std::fs::metadata(&path).with_context(|| {
-                format!(
-                    "there is no boot file of Linux guests at {}; set `boot-files` in the \
-                     configuration or the annotation \
-                     io.microsoft.virtualmachine.bootfilesrootpath",
-                    path.display()
-                )
-            })?;
-        }
+        let guest = linux_guest(spec, host, boot_files)?;
         // As the document has them.
         let controllers = if guest.pmem_count == 0 { SCSI_CONTROLLERS.len() as u8 } else { 1 };
         let slots = Slots::new(controllers, guest.pmem_count, |scsi, pmem| {
@@ -129,6 +113,28 @@ impl Boot {
         let own_disk = Some(disk);
         Ok(Self { document, options, guest: Guest::Windows, windows, slots, own_disk })
     }
+}
+
+/// What a Linux guest boots from, which has to be there.
+pub fn linux_guest(spec: &Spec, host: HostFacts, boot_files: &Path) -> Result<LcowOptions> {
+    let folder = boot_files.to_str().context("the boot files' folder is not Unicode")?;
+    let guest = LcowOptions::from_spec(spec, host, folder, |path| BootFolder {
+        path: path.to_owned(),
+        has_vmlinux: Path::new(path).join("vmlinux").exists(),
+        has_rootfs_vhd: Path::new(path).join(RootFs::Vhd.file()).exists(),
+    })?;
+    for file in [guest.kernel, guest.root_fs.file()] {
+        let path = Path::new(&guest.boot_folder).join(file);
+        std::fs::metadata(&path).with_context(|| {
+            format!(
+                "there is no boot file of Linux guests at {}; set `boot-files` in the \
+                 configuration or the annotation \
+                 io.microsoft.virtualmachine.bootfilesrootpath",
+                path.display()
+            )
+        })?;
+    }
+    Ok(guest)
 }
 
 /// The folder with a Windows guest's files: the configuration's, or that of the topmost layer that

@@ -3,6 +3,7 @@
 //! A VM shim serves any number of requests at the same time, each on a connection of its own.
 
 mod boot;
+mod formatter;
 mod holdings;
 mod lcow;
 mod machine;
@@ -12,6 +13,7 @@ mod slots;
 mod wcow;
 
 pub use boot::remove_own_disk;
+pub use formatter::Formatter;
 
 use std::os::windows::io::AsHandle;
 use std::path::PathBuf;
@@ -116,7 +118,7 @@ pub fn launch(globals: &Globals, launch: &Launch<'_>) -> Result<Child> {
     let child = Process {
         arguments,
         stdin: None,
-        stdout: Some(reporter.as_handle()),
+        output: Some(reporter.as_handle()),
         passed: Vec::new(),
         keeps_console: false,
     }

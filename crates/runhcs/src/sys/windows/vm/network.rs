@@ -27,8 +27,12 @@ impl Network {
         let namespace: Uuid = namespace
             .parse()
             .with_context(|| format!("windows.network.networkNamespace: {namespace:?}"))?;
+        // It has to be there, whatever the guest.
         let properties = namespace_properties(namespace)?;
-        vm.modify(&network_namespace(&properties).add)?;
+        // A Linux guest learns of it with the adapters.
+        if guest == Guest::Windows {
+            vm.modify(&network_namespace(&properties).add)?;
+        }
         let mut network = Self { namespace, adapters: BTreeMap::new() };
         network.sync(vm, guest)?;
         Ok(network)
