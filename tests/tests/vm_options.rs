@@ -1,6 +1,6 @@
 //! Options of VMs, by annotation and by the configuration file, as a container finds them.
 
-use runhcs_tests::{Bundle, Harness, Isolation};
+use runhcs_tests::{Bundle, Harness, Isolation, in_both};
 use serde_json::json;
 
 fn annotated(h: &Harness, name: &str, script: &str, annotations: serde_json::Value) -> Bundle {
@@ -195,3 +195,36 @@ fn a_vm_grows_as_far_as_it_may() {
             .refused("io.runhcs.vm.max-vcpus: a VM of the machine type microvm can't grow");
     });
 }
+
+in_both!(the_models_annotations_of_containers_are_heeded, |h: &Harness| {
+    let script = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes
+        cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us
+        stat -f -c '%b %S' /dev/shm; ulimit -S -c; ulimit -H -c";
+    let annotations = json!({
+        "io.microsoft.container.memory.sizeinmb": "48",
+        "io.microsoft.container.processor.count": "1",
+        "io.microsoft.lcow.shm.size-kb": "400",
+        "io.microsoft.lcow.rlimitcore": "512;1024",
+        "io.microsoft.container.processdumplocation": "/dumps",
+    });
+    let bundle = annotated(h, "box", script, annotations);
+    let printed = h.new_container(&["run"], &bundle, "box").stdout;
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines[0], (48 << 20).to_string(), "{printed}");
+    assert!(lines[1].starts_with("100000"), "{printed}");
+    // In blocks of 512 bytes.
+    assert_eq!(lines[2..], ["100 4096", "1", "2"], "{printed}");
+    let log = std::fs::read_to_string(h.path("log")).unwrap();
+    assert!(log.contains("processdumplocation") && log.contains("no effect"), "{log}");
+    for (name, value, message) in [
+        ("io.microsoft.container.memory.sizeinmb", "much", "no whole number"),
+        ("io.microsoft.container.processor.weight", "50", "linux.resources.cpu.shares"),
+        ("io.microsoft.container.storage.qos.iopsmaximum", "50", "linux.resources.blockIO"),
+        ("io.microsoft.container.memory", "50", "no such annotation"),
+    ] {
+        let bundle = annotated(h, "bad", "true", json!({ name: value }));
+        let refused = h.new_container(&["create"], &bundle, "bad").refused(message);
+        assert!(refused.stderr.contains(name), "{refused:?}");
+        std::fs::remove_dir_all(bundle.path()).unwrap();
+    }
+});
