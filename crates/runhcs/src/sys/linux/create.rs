@@ -89,6 +89,13 @@ impl Service for CreationService<'_> {
 
     fn prepare_network(&mut self, flow: &mut Transaction) -> Result<()> {
         let Claimed { args, bundle, record, .. } = &self.claimed;
+        if args.restore.is_some() {
+            bail!(
+                "container {} is to be in a VM, where CRIU on this host can't restore processes; a \
+                 checkpoint is of a process of this host (annotation io.runhcs.isolation: process)",
+                args.id
+            );
+        }
         if record.terminal && args.console_socket.is_none() {
             bail!("the process has a terminal: give --console-socket to send it to");
         }
