@@ -48,8 +48,8 @@ impl Table {
             let peak = samples.iter().map(|sample| sample.peak_kib).max().unwrap_or(0);
             let ratio = median / *first.get_or_insert(median);
             // A guest's memory isn't measured with its work.
-            let peak = if peak == 0 { String::new() } else { format!("{peak:>6} KiB") };
-            println!("{name:<24} {median:>7.2} ms {least:>7.2} ms {ratio:>7.2}x {peak}");
+            let peak = if peak == 0 { String::new() } else { format!(" {peak:>6} KiB") };
+            println!("{name:<24} {median:>7.2} ms {least:>7.2} ms {ratio:>7.2}x{peak}");
         }
     }
 }
