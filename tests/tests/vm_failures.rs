@@ -180,6 +180,25 @@ fn a_guest_whose_memory_is_exhausted() {
 }
 
 #[test]
+fn too_few_open_files_are_refused() {
+    vm("few open files", |h| {
+        let bundle = Bundle::new(h, "box", &["true"]);
+        let log = h.path("few.vm.log");
+        let path = bundle.path().to_str().unwrap();
+        let create =
+            ["create", "--isolation", "vm", "--vm-log", log.to_str().unwrap(), "--bundle", path];
+        let plain = h.command(&[&create[..], &["box"]].concat());
+        let mut limited = Command::new("prlimit");
+        limited.arg("--nofile=1100:1100").arg(plain.get_program()).args(plain.get_args());
+        limited.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        h.finish(limited).refused("cannot start the virtual machine");
+        let log = std::fs::read_to_string(log).unwrap();
+        assert!(log.contains("1100 open files (RLIMIT_NOFILE) is below 1280"), "{log}");
+        h.runhcs(&["state", "box"]).refused("does not exist");
+    });
+}
+
+#[test]
 fn a_guest_that_hangs_hangs_nobody() {
     vm("hanging guest", |h| {
         let id = h.token.as_str();
