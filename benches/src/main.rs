@@ -2,7 +2,9 @@
 //! medians are compared, and what counts is the ratio.
 
 mod bundle;
+mod devices;
 mod measure;
+mod network;
 mod process;
 mod table;
 mod vm;

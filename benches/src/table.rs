@@ -24,12 +24,17 @@ impl Table {
             for (place, (name, sample)) in candidates.iter_mut().enumerate() {
                 let sample = sample()?;
                 if round > 0 {
-                    let entry = table.candidates.entry(place);
-                    entry.or_insert_with(|| (name.clone(), Vec::new())).1.push(sample);
+                    table.add(place, name, sample);
                 }
             }
         }
         Ok(table)
+    }
+
+    /// Adds one sample of the candidate at `place`.
+    pub fn add(&mut self, place: usize, name: &str, sample: Sample) {
+        let entry = self.candidates.entry(place);
+        entry.or_insert_with(|| (name.to_owned(), Vec::new())).1.push(sample);
     }
 
     /// Prints the medians, and their ratios to the first candidate's.
@@ -42,7 +47,9 @@ impl Table {
             let (least, median) = (times[0], times[times.len() / 2]);
             let peak = samples.iter().map(|sample| sample.peak_kib).max().unwrap_or(0);
             let ratio = median / *first.get_or_insert(median);
-            println!("{name:<24} {median:>7.2} ms {least:>7.2} ms {ratio:>7.2}x {peak:>6} KiB");
+            // A guest's memory isn't measured with its work.
+            let peak = if peak == 0 { String::new() } else { format!(" {peak:>6} KiB") };
+            println!("{name:<24} {median:>7.2} ms {least:>7.2} ms {ratio:>7.2}x{peak}");
         }
     }
 }

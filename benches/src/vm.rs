@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::bundle;
+use crate::devices;
 use crate::measure::{self, Sample};
 use crate::table::Table;
 
@@ -46,7 +47,7 @@ pub fn compare(runhcs: &Path, vm: &Vm, work: &Path, rounds: usize) -> Result<()>
     bundle::make_writable(&long)?;
     let (short, long) = (short.display().to_string(), long.display().to_string());
 
-    let bare = || measure::run(&mut bare_qemu(&kernel, &initramfs)?);
+    let bare = || measure::run(&mut bare_qemu(&kernel, &initramfs, &Extras::default())?);
     let run = ["run", "--isolation", "vm", "--bundle", &short, "bench"];
     let isolated = || measure::run(&mut command(&run));
     let resumed = || measure::run(&mut configured(&warm, &run));
@@ -87,7 +88,8 @@ pub fn compare(runhcs: &Path, vm: &Vm, work: &Path, rounds: usize) -> Result<()>
     for id in ["on-host", "pod"] {
         measure::run(&mut command(&["delete", "--force", id]))?;
     }
-    measured
+    measured?;
+    devices::compare(&command, runhcs, vm, work, rounds)
 }
 
 fn in_a_pod(command: &dyn Fn(&[&str]) -> Command, short: &str, rounds: usize) -> Result<()> {
@@ -162,22 +164,36 @@ fn memory() -> Result<()> {
     Ok(())
 }
 
-/// QEMU with the same kernel, initramfs and memory, and nothing else. The guest's init finds no
+/// What a bare QEMU has more than nothing.
+#[derive(Debug, Default)]
+pub struct Extras {
+    /// Words on the kernel's command line.
+    pub words: &'static str,
+    /// Properties of the machine, beginning with a comma.
+    pub machine: &'static str,
+    /// The file that the console is written to.
+    pub console: Option<PathBuf>,
+}
+
+/// QEMU with the same kernel, initramfs and memory, and nothing else. The image's init finds no
 /// devices and ends, and so does the VM.
-fn bare_qemu(kernel: &Path, initramfs: &Path) -> Result<Command> {
+pub fn bare_qemu(kernel: &Path, initramfs: &Path, extras: &Extras) -> Result<Command> {
     let cpus = std::fs::read_to_string("/proc/cpuinfo")?;
     let mhz = cpus.lines().find(|line| line.starts_with("cpu MHz"));
     let mhz: f64 = mhz.and_then(|line| line.rsplit(' ').next()?.parse().ok()).context("no MHz")?;
     let words = format!(
         "console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=on no_timer_check \
-         cryptomgr.notests pci=off mitigations=off noreplace-smp tsc_early_khz={}",
-        (mhz * 1000.0) as u64
+         cryptomgr.notests pci=off mitigations=off noreplace-smp tsc_early_khz={} {}",
+        (mhz * 1000.0) as u64,
+        extras.words
     );
+    let machine = format!("microvm,pit=off,pic=off,rtc=on,isa-serial=on{}", extras.machine);
+    let console = extras.console.as_ref().map(|path| format!("file:{}", path.display()));
     let mut command = Command::new("qemu-system-x86_64");
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-    command.args(["-machine", "microvm,pit=off,pic=off,rtc=on,isa-serial=on"]);
+    command.args(["-machine", &machine]);
     command.args(["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "256M"]);
-    command.args(["-serial", "null", "-append", &words]);
+    command.args(["-serial", console.as_deref().unwrap_or("null"), "-append", &words]);
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
     Ok(command)
 }

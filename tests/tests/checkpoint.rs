@@ -145,6 +145,21 @@ fn a_container_in_a_vm_is_refused() {
         let bundle = Bundle::new(h, "box", &["sleep", "1000"]);
         h.new_container(&["run", "--detach"], &bundle, "box").ok();
         h.runhcs(&["checkpoint", "box"]).refused("guest kernel's");
+        assert_eq!(h.state("box")["status"], "running");
+        let images = h.path("images");
+        std::fs::create_dir(&images).unwrap();
+        let restore = |bundle: &Bundle| {
+            let (bundle, images) = (bundle.path().to_str().unwrap(), images.to_str().unwrap());
+            h.runhcs(&["restore", "--bundle", bundle, "--image-path", images, "again"])
+        };
+        // Whether the VM is asked for or joined, it isn't left out without a word.
+        let asking = Bundle::new(h, "asking", &["sleep", "1000"]).edit(|config| {
+            config["annotations"] = json!({ "io.runhcs.isolation": "vm" });
+        });
+        restore(&asking).refused("CRIU on this host can't restore");
+        let member = Bundle::new(h, "member", &["sleep", "1000"]).in_pod("container", "box");
+        restore(&member).refused("CRIU on this host can't restore");
+        h.runhcs(&["state", "again"]).refused("does not exist");
         h.runhcs(&["delete", "--force", "box"]).ok();
     });
 }

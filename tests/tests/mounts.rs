@@ -75,12 +75,21 @@ in_both!(recursive_options_reach_the_mounts_below, |h: &Harness| {
         assert!(status.unwrap().success());
     };
     mounted(&["mount", "-t", "tmpfs", "below"]);
-    let script = "for d in /rro /ro; do touch $d/x $d/below/x && echo $d; done 2>&1; \
-        grep -E ' /(rro|ro)/below ' /proc/self/mountinfo | cut -d' ' -f5,6";
+    // A file can have another one on it.
+    let (under, over) = (volume.join("file"), h.path("over"));
+    std::fs::write(&under, "hidden\n").unwrap();
+    std::fs::write(&over, "shown\n").unwrap();
+    let bound = std::process::Command::new("mount").arg("--bind").args([&over, &under]).status();
+    assert!(bound.unwrap().success());
+    let script = "for d in /rro /ro; do touch $d/x 2>&1; touch $d/below/x 2>&1; \
+        echo $d >>$d/file; done 2>&1; cat /ro/file; \
+        grep -E ' /(rro|ro)/(below|file) ' /proc/self/mountinfo | cut -d' ' -f5,6; \
+        touch /x /inner/x 2>&1";
     let bundle = Bundle::new(h, "box", &["sh", "-c", script]).edit(|config| {
+        config["root"]["readonly"] = json!(true);
         for (destination, options) in [
             ("/rro", json!(["rbind", "rro", "rnoexec", "rnosymfollow"])),
-            ("/ro", json!(["rbind", "ro"])),
+            ("/ro", json!(["rbind", "ro", "noexec"])),
         ] {
             add(
                 config,
@@ -88,22 +97,36 @@ in_both!(recursive_options_reach_the_mounts_below, |h: &Harness| {
             );
         }
     });
+    let inner = bundle.path().join("rootfs/inner");
+    std::fs::create_dir(&inner).unwrap();
+    for name in ["ro", "rro"] {
+        std::fs::create_dir(bundle.path().join("rootfs").join(name)).unwrap();
+    }
+    let mut mount = std::process::Command::new("mount");
+    assert!(mount.args(["-t", "tmpfs", "in"]).arg(&inner).status().unwrap().success());
     let outcome = h.new_container(&["run"], &bundle, "box");
-    mounted(&["umount"]);
-    let printed = outcome.ok().stdout;
+    let made = inner.join("x").exists();
+    for path in [&inner, &under, &volume.join("below")] {
+        assert!(std::process::Command::new("umount").arg(path).status().unwrap().success());
+    }
+    let printed = outcome.stdout;
     for line in [
         "touch: /rro/x: Read-only file system",
         "touch: /rro/below/x: Read-only file system",
         "touch: /ro/x: Read-only file system",
+        "can't create /rro/file: Read-only file system",
         "/rro/below ro,noexec,relatime,nosymfollow",
+        "/rro/file ro,noexec,relatime,nosymfollow",
+        // Of the options for the mount alone, those below have none.
+        "/ro/below rw,relatime",
+        "/ro/file rw,relatime",
+        "touch: /x: Read-only file system",
     ] {
         assert!(printed.contains(line), "{line} in {printed}");
     }
-    // The guest's kernel gives what it finds mounted below a mount that mount's flags.
-    let in_vm = h.isolation == Isolation::Vm;
-    let below = if in_vm { "/ro/below ro,relatime" } else { "/ro/below rw,relatime" };
-    assert!(printed.contains(below), "{printed}");
-    assert_eq!(printed.contains("/ro/below/x"), in_vm, "{printed}");
+    assert!(!printed.contains("/ro/below/x") && !printed.contains("/inner/x"), "{printed}");
+    assert!(made, "{printed}");
+    assert_eq!(std::fs::read_to_string(over).unwrap(), "shown\n/ro\n");
 });
 
 in_both!(options_of_a_mount_have_their_effect, |h: &Harness| {

@@ -73,6 +73,33 @@ in_both!(real_time_signals_arrive, |h: &Harness| {
     h.runhcs(&["delete", "box"]).ok();
 });
 
+in_both!(every_signal_arrives_as_itself, |h: &Harness| {
+    // But for those that no program can catch, that libc keeps, and that the script's own children
+    // cause.
+    let all: Vec<u32> = (1..=64).filter(|number| ![9, 17, 19, 32, 33].contains(number)).collect();
+    let numbers: Vec<String> = all.iter().map(u32::to_string).collect();
+    let script = format!(
+        "for s in {}; do trap \"echo got $s\" $s; done; echo ready; while :; do sleep 0.05; done",
+        numbers.join(" ")
+    );
+    let bundle = Bundle::new(h, "box", &["sh", "-c", &script]);
+    let path = bundle.path().to_str().unwrap();
+    let command = [&["run", "--keep"][..], &h.flag(), &["--bundle", path, "box"]].concat();
+    let (child, files) = h.spawn(h.command(&command));
+    let output = || std::fs::read_to_string(&files.0).unwrap_or_default();
+    eventually(|| output() == "ready\n", output);
+    let mut expected = "ready\n".to_owned();
+    for number in numbers {
+        h.runhcs(&["kill", "box", &number]).ok();
+        expected += &format!("got {number}\n");
+        // One after another: several that wait have an order of their own.
+        eventually(|| output() == expected, output);
+    }
+    h.runhcs(&["kill", "box", "KILL"]).ok();
+    assert_eq!(runhcs_tests::wait(child, files.clone()).code, 137);
+    h.runhcs(&["delete", "box"]).ok();
+});
+
 in_both!(a_signal_for_all_reaches_children_and_execs, |h: &Harness| {
     let note = |name: &str| format!("trap 'echo {name} >> /heard; exit' USR2; sleep 1000 & wait");
     let script = format!("sh -c \"{}\" & {}", note("child"), note("init"));

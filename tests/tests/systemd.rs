@@ -45,6 +45,11 @@ struct Machine<'h> {
 impl<'h> Machine<'h> {
     /// Boots it.
     fn boot(harness: &'h Harness) -> Self {
+        Self::boot_with(harness, |bundle| bundle)
+    }
+
+    /// Boots it with more than usual in it.
+    fn boot_with(harness: &'h Harness, more: impl FnOnce(Bundle) -> Bundle) -> Self {
         let bundle = Bundle::new(harness, "machine", &[SYSTEMD])
             .with_copy(Path::new(SYSTEMD), Path::new(SYSTEMD))
             .with_copy(Path::new(SYSTEMCTL), Path::new("/bin/systemctl"))
@@ -55,6 +60,7 @@ impl<'h> Machine<'h> {
                 let env = config["process"]["env"].as_array_mut().unwrap();
                 env.push(json!("container=runhcs"));
             });
+        let bundle = more(bundle);
         let root = bundle.path().join("rootfs");
         for (name, text) in UNITS {
             let path = root.join("etc/systemd").join(name);
@@ -192,6 +198,92 @@ in_both!(systemd_makes_control_groups, |h| {
     assert!(refused.stderr.contains("slice:prefix:name"), "{refused:?}");
     h.runhcs(&["delete", "--force", "machine"]).ok();
 });
+
+/// What VMs take: QEMU with its files, the VM shim, the guest image, and the device for taps.
+fn with_vms(bundle: Bundle) -> Bundle {
+    let qemu = Path::new("/usr/bin/qemu-system-x86_64");
+    let image = runhcs_tests::target().join("guest-image");
+    let bundle = bundle.with_copy(qemu, qemu).with_program("runhcs-vm-shim");
+    let config = "vm-shim = '/bin/runhcs-vm-shim'\n[vm]\nkernel = '/image/vmlinux'\n\
+        initramfs = '/image/initramfs.img'\naccelerator = 'tcg'\ntemplate = 'never'\n";
+    std::fs::write(bundle.path().join("rootfs/vm.toml"), config).unwrap();
+    let bundle = bundle.bind(&image, "/image", &["rbind", "ro"]);
+    let files = ["/usr/share/qemu", "/usr/share/seabios", "/usr/lib/x86_64-linux-gnu/qemu"];
+    let bundle = files
+        .into_iter()
+        .filter(|path| Path::new(path).exists())
+        .fold(bundle, |bundle: Bundle, path| bundle.bind(Path::new(path), path, &["rbind", "ro"]));
+    bundle.edit(|config| {
+        // Files that a guest knows are descriptors of the virtiofs daemon's.
+        config["process"]["rlimits"] = json!([]);
+        config["linux"]["devices"] =
+            json!([{ "path": "/dev/net/tun", "type": "c", "major": 10, "minor": 200 }]);
+        config["linux"]["resources"]["devices"] = json!([{ "allow": true, "access": "rwm" }]);
+    })
+}
+
+#[test]
+fn systemd_makes_the_control_groups_of_a_vm() {
+    Harness::run(Isolation::Process, "systemd_makes_the_control_groups_of_a_vm", |h| {
+        let machine = Machine::boot_with(h, with_vms);
+        machine.configure(|config| {
+            config["linux"]["cgroupsPath"] = json!("test.slice:box:one");
+            config["linux"]["resources"]["memory"] = json!({ "limit": 64 << 20 });
+            config["linux"]["resources"]["pids"] = json!({ "limit": 50 });
+            config["linux"]["resources"]["cpu"] = json!({ "quota": 90_000, "period": 100_000 });
+            config["annotations"] = json!({ "org.systemd.property.TimeoutStopSec": "5" });
+        });
+        let run = "--config /vm.toml run --isolation vm --detach --bundle /inner box";
+        // A step after the scope was made fails: it goes with the rest.
+        let failing = format!("RUNHCS_FAIL_AT=vm runhcs --root /run/inner --systemd-cgroup {run}");
+        machine.sh(&failing).refused("failure injected");
+        assert_eq!(machine.property("ActiveState"), "inactive");
+
+        machine.runhcs(run).ok();
+        for (name, value) in [
+            ("Slice", "test.slice"),
+            ("ActiveState", "active"),
+            ("Delegate", "yes"),
+            ("ControlGroup", "/test.slice/box-one.scope"),
+            ("CPUQuotaPerSecUSec", "900ms"),
+            ("TimeoutStopUSec", "5s"),
+            // The VM's processes have what they need; devices and processes of the container are
+            // the guest's to limit.
+            ("DevicePolicy", "auto"),
+        ] {
+            assert_eq!(machine.property(name), value, "{name}");
+        }
+        assert_ne!(machine.property("TasksMax"), "50");
+        // The guest has 256 MiB, and QEMU as much.
+        assert_eq!(machine.limit("memory.limit_in_bytes", "memory.max"), (512 << 20).to_string());
+        assert_eq!(machine.limit("cpu.cfs_quota_us", "cpu.max").split(' ').next(), Some("90000"));
+        // All of the VM's processes are in it, and nothing else is left there.
+        let script = "for f in memory/ systemd/ ''; do
+                cat /sys/fs/cgroup/${f}test.slice/box-one.scope/cgroup.procs && break
+            done 2>/dev/null | while read pid; do tr '\\0' ' ' </proc/$pid/cmdline; echo; done";
+        let inside = machine.sh(script).ok().stdout;
+        assert_eq!(inside.lines().count(), 3, "{inside}");
+        for program in ["qemu-system", "vm-shim serve", "vm-shim virtiofs"] {
+            assert!(inside.contains(program), "{program} in {inside}");
+        }
+        assert_eq!(machine.runhcs("exec box echo fine").ok().stdout, "fine\n");
+
+        // A later quota holds on the host, too, and systemd keeps it.
+        machine.runhcs("update --cpu-quota 50000 box").ok();
+        assert_eq!(machine.property("CPUQuotaPerSecUSec"), "500ms");
+        machine.sh("systemctl daemon-reload").ok();
+        assert_eq!(machine.limit("cpu.cfs_quota_us", "cpu.max").split(' ').next(), Some("50000"));
+
+        machine.runhcs("delete --force box").ok();
+        assert_eq!(machine.property("ActiveState"), "inactive");
+        assert_eq!(machine.limit("pids.max", "pids.max"), "");
+
+        // Without systemd's flag the form is refused, not half heeded.
+        let plain = format!("runhcs --root /run/inner {run}");
+        machine.sh(&plain).refused("it goes with --systemd-cgroup");
+        h.runhcs(&["delete", "--force", "machine"]).ok();
+    });
+}
 
 #[test]
 fn a_users_systemd_makes_control_groups() {

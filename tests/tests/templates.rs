@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use runhcs_tests::{Bundle, Harness, Isolation, Netns};
+use runhcs_tests::{Bundle, Harness, Isolation, LoopDevice, Netns, eventually};
 use serde_json::{Value, json};
 
 /// Runs a test with a store of templates of its own.
@@ -105,6 +105,77 @@ fn a_resumed_vm_has_its_pods_network_and_volumes() {
         assert!(output.contains("02:00:00:00:00:43") && output.contains("mtu 1400"), "{output}");
         assert!(output.ends_with("from outside\nfrom outside\n"), "{output}");
         assert_eq!(std::fs::read_to_string(shared.join("new")).unwrap(), "written\n");
+    });
+}
+
+#[test]
+fn a_resumed_vm_takes_disks_and_interfaces() {
+    vm("resumed-disks", |h| {
+        create(h);
+        let file = h.path("file");
+        std::fs::write(&file, [b"marker".as_slice(), &[0; 4 << 20]].concat()).unwrap();
+        let device = LoopDevice::new(&file);
+        let (major, minor) = device.number();
+        let with_device = |bundle: Bundle| {
+            bundle.edit(|config| {
+                config["linux"]["devices"] =
+                    json!([{ "path": "/dev/data", "type": "b", "major": major, "minor": minor }]);
+                config["linux"]["resources"]["devices"] = json!([
+                    { "allow": false, "access": "rwm" },
+                    { "allow": true, "type": "b", "major": major, "minor": minor, "access": "rw" }
+                ]);
+            })
+        };
+        let with_scratch = |bundle: Bundle| {
+            bundle.edit(|config| {
+                let annotations = config.as_object_mut().unwrap().entry("annotations");
+                annotations.or_insert_with(|| json!({}))["io.runhcs.scratch"] = json!("32M");
+            })
+        };
+        let netns = Netns::new(h, "netns");
+        let sandbox = Bundle::new(h, "pod", &["sleep", "1000"]).in_pod("sandbox", "pod");
+        let sandbox = with_device(with_scratch(sandbox)).edit(|config| {
+            let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+            let network = namespaces.iter_mut().find(|ns| ns["type"] == "network").unwrap();
+            network["path"] = json!(netns.path());
+            for set in ["bounding", "effective", "permitted"] {
+                config["process"]["capabilities"][set] = json!(["CAP_NET_RAW"]);
+            }
+        });
+        h.new_container(&["run", "--detach"], &sandbox, "pod").ok();
+        let log = std::fs::read_to_string(h.root().join("pod/vm.log")).unwrap();
+        assert!(came_up(&log).contains("template="), "{log}");
+        let exec = |script: &str| h.runhcs(&["exec", "pod", "sh", "-c", script]);
+
+        // Disks that the sandbox brings.
+        let script = "head -c 6 /dev/data; echo; grep ' / ' /proc/mounts | cut -d' ' -f3
+            touch /new && echo back | dd of=/dev/data bs=512 seek=1 conv=fsync,notrunc 2>/dev/null";
+        assert_eq!(exec(script).ok().stdout, "marker\noverlay\n");
+        assert_eq!(&std::fs::read(&file).unwrap()[512..517], b"back\n");
+        assert!(!sandbox.path().join("rootfs/new").exists());
+
+        // Disks of a container that joins; one is the pod's already.
+        let member = Bundle::new(h, "member", &["sh", "-c", "head -c 6 /dev/data; touch /mine"]);
+        let member = with_device(with_scratch(member.in_pod("container", "pod")));
+        let path = member.path().to_str().unwrap();
+        assert_eq!(h.runhcs(&["run", "--bundle", path, "member"]).ok().stdout, "marker");
+        assert!(!member.path().join("rootfs/mine").exists());
+
+        // An interface that comes later, for which the template has no device.
+        let peer = Netns::new(h, "peer");
+        netns.connect("eth0", &peer, "peer0");
+        netns.run("ip address add 10.57.0.2/24 dev eth0");
+        peer.run("ip address add 10.57.0.1/24 dev peer0");
+        let pings = || exec("ping -c 1 -W 5 10.57.0.1").code == 0;
+        eventually(pings, || format!("{:?}", exec("ip -o address")));
+        netns.run("ip link delete eth0");
+        let gone = || !exec("ip -o link").stdout.contains("eth0");
+        eventually(gone, || format!("{:?}", exec("ip -o link")));
+
+        // It can't grow, and says so; a limit that fits is set.
+        h.runhcs(&["update", "--memory", "1G", "pod"]).refused("may grow to");
+        h.runhcs(&["update", "--memory", "64M", "pod"]).ok();
+        h.runhcs(&["delete", "--force", "pod"]).ok();
     });
 }
 

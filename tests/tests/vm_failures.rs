@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 use runhcs_tests::{Bundle, Harness, Isolation, Outcome, eventually, wait};
 use serde_json::json;
@@ -40,6 +41,10 @@ struct Pod<'a> {
     member: (Child, (std::path::PathBuf, std::path::PathBuf)),
 }
 
+/// How soon after a VM's end its containers have to be seen as stopped: a second, and as much again
+/// for a machine that has other work.
+const SEEN: Duration = Duration::from_secs(2);
+
 impl<'a> Pod<'a> {
     fn new(h: &'a Harness, change: impl FnOnce(&mut serde_json::Value)) -> Self {
         let id = h.token.as_str();
@@ -53,6 +58,18 @@ impl<'a> Pod<'a> {
         let said = move || std::fs::read_to_string(&output).unwrap_or_default();
         eventually(|| said() == "ready\n", || "the member doesn't run".into());
         Self { h, member }
+    }
+
+    /// The VM ends at once by what is done: as [`Self::expect_lost`], and soon.
+    fn expect_lost_soon(self, reason: &str, end: impl FnOnce()) {
+        end();
+        let ended = Instant::now();
+        for container in [self.h.token.as_str(), "member"] {
+            self.h.wait_status(container, "stopped");
+        }
+        let seen = ended.elapsed();
+        assert!(seen < SEEN, "seen only after {seen:?}");
+        self.expect_lost(reason);
     }
 
     /// The VM has ended for this reason: everybody has stopped, learns why, and can be deleted.
@@ -97,8 +114,8 @@ fn privileged(config: &mut serde_json::Value) {
 fn a_killed_qemu() {
     vm("killed QEMU", |h| {
         let pod = Pod::new(h, unchanged);
-        signal("-9", &process(h, "guest="));
-        pod.expect_lost("QEMU was killed by signal 9");
+        let qemu = process(h, "guest=");
+        pod.expect_lost_soon("QEMU was killed by signal 9", || signal("-9", &qemu));
     });
 }
 
@@ -106,8 +123,9 @@ fn a_killed_qemu() {
 fn a_killed_virtiofs_daemon() {
     vm("killed virtiofs daemon", |h| {
         let pod = Pod::new(h, unchanged);
-        signal("-9", &process(h, "virtiofs --listen"));
-        pod.expect_lost("the virtiofs daemon was killed by signal 9");
+        let daemon = process(h, "virtiofs --listen");
+        let reason = "the virtiofs daemon was killed by signal 9";
+        pod.expect_lost_soon(reason, || signal("-9", &daemon));
     });
 }
 
@@ -115,8 +133,8 @@ fn a_killed_virtiofs_daemon() {
 fn a_killed_vm_shim() {
     vm("killed VM shim", |h| {
         let pod = Pod::new(h, unchanged);
-        signal("-9", &process(h, "vm-shim serve"));
-        pod.expect_lost("the VM shim was killed");
+        let shim = process(h, "vm-shim serve");
+        pod.expect_lost_soon("the VM shim was killed", || signal("-9", &shim));
     });
 }
 
@@ -158,6 +176,25 @@ fn a_guest_whose_memory_is_exhausted() {
         for id in ["member", h.token.as_str()] {
             h.runhcs(&["delete", "--force", id]).ok();
         }
+    });
+}
+
+#[test]
+fn too_few_open_files_are_refused() {
+    vm("few open files", |h| {
+        let bundle = Bundle::new(h, "box", &["true"]);
+        let log = h.path("few.vm.log");
+        let path = bundle.path().to_str().unwrap();
+        let create =
+            ["create", "--isolation", "vm", "--vm-log", log.to_str().unwrap(), "--bundle", path];
+        let plain = h.command(&[&create[..], &["box"]].concat());
+        let mut limited = Command::new("prlimit");
+        limited.arg("--nofile=1100:1100").arg(plain.get_program()).args(plain.get_args());
+        limited.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        h.finish(limited).refused("cannot start the virtual machine");
+        let log = std::fs::read_to_string(log).unwrap();
+        assert!(log.contains("1100 open files (RLIMIT_NOFILE) is below 1280"), "{log}");
+        h.runhcs(&["state", "box"]).refused("does not exist");
     });
 }
 

@@ -1,6 +1,6 @@
 //! Options of VMs, by annotation and by the configuration file, as a container finds them.
 
-use runhcs_tests::{Bundle, Harness, Isolation};
+use runhcs_tests::{Bundle, Harness, Isolation, in_both};
 use serde_json::json;
 
 fn annotated(h: &Harness, name: &str, script: &str, annotations: serde_json::Value) -> Bundle {
@@ -154,7 +154,19 @@ fn a_vm_can_be_on_huge_pages() {
 fn a_vm_grows_as_far_as_it_may() {
     Harness::run(Isolation::Vm, "growing", |h| {
         h.write_config("machine = \"q35\"\nmax-memory-mib = 512\nmax-vcpus = 3");
-        let bundle = Bundle::new(h, "box", &["sleep", "1000"]);
+        let bundle = Bundle::new(h, "box", &["sleep", "1000"]).edit(|config| {
+            config["linux"]["resources"]["memory"] = json!({ "limit": 128 << 20 });
+            config["linux"]["resources"]["cpu"] = json!({ "quota": 80_000, "period": 100_000 });
+        });
+        // The limits that hold the VM on this host: there must be room for what it grows to.
+        let of_vm = |version_1: &str, version_2: &str| {
+            let group = format!("runhcs-e2e/{}/box", h.token);
+            let controller = version_1.split('.').next().unwrap();
+            let paths =
+                [format!("{controller}/{group}/{version_1}"), format!("{group}/{version_2}")];
+            let read = |path: &String| std::fs::read_to_string(format!("/sys/fs/cgroup/{path}"));
+            paths.iter().find_map(|path| read(path).ok()).unwrap().trim().to_owned()
+        };
         h.new_container(&["run", "--detach"], &bundle, "box").ok();
         let count = || {
             let script = "grep MemTotal /proc/meminfo | tr -dc 0-9; echo
@@ -164,6 +176,8 @@ fn a_vm_grows_as_far_as_it_may() {
             (lines[0].parse::<u64>().unwrap() >> 10, lines[1].to_owned(), lines[2].to_owned())
         };
         let update = |options: &[&str]| h.runhcs(&[&["update"], options, &["box"]].concat());
+        assert_eq!(of_vm("memory.limit_in_bytes", "memory.max"), ((512 + 256) << 20).to_string());
+        assert!(of_vm("cpu.cfs_quota_us", "cpu.max").starts_with("80000"));
         let (before, vcpus, _) = count();
         assert!(before < 256 && vcpus == "1", "{before} {vcpus}");
         // What fits changes nothing of the VM.
@@ -173,6 +187,7 @@ fn a_vm_grows_as_far_as_it_may() {
         let (after, vcpus, limit) = count();
         assert!(after > before + 200 && vcpus == "2", "{before} {after} {vcpus}");
         assert_eq!(limit, (300 << 20).to_string());
+        assert!(of_vm("cpu.cfs_quota_us", "cpu.max").starts_with("150000"));
         // The new memory is used, also by the shared file system, which reads into it.
         let big = std::fs::File::create(bundle.path().join("rootfs/big")).unwrap();
         big.set_len(200 << 20).unwrap();
@@ -182,6 +197,8 @@ fn a_vm_grows_as_far_as_it_may() {
         update(&["--cpu-quota", "400000", "--cpu-period", "100000"])
             .refused("a quota of 4 processors is more than the VM has: 2, and it may grow to 3");
         assert_eq!(count().2, (300 << 20).to_string());
+        // What is refused has changed nothing on the host either.
+        assert!(of_vm("cpu.cfs_quota_us", "cpu.max").starts_with("150000"));
         h.runhcs(&["delete", "--force", "box"]).ok();
 
         h.write_config("");
@@ -195,3 +212,36 @@ fn a_vm_grows_as_far_as_it_may() {
             .refused("io.runhcs.vm.max-vcpus: a VM of the machine type microvm can't grow");
     });
 }
+
+in_both!(the_models_annotations_of_containers_are_heeded, |h: &Harness| {
+    let script = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes
+        cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us
+        stat -f -c '%b %S' /dev/shm; ulimit -S -c; ulimit -H -c";
+    let annotations = json!({
+        "io.microsoft.container.memory.sizeinmb": "48",
+        "io.microsoft.container.processor.count": "1",
+        "io.microsoft.lcow.shm.size-kb": "400",
+        "io.microsoft.lcow.rlimitcore": "512;1024",
+        "io.microsoft.container.processdumplocation": "/dumps",
+    });
+    let bundle = annotated(h, "box", script, annotations);
+    let printed = h.new_container(&["run"], &bundle, "box").stdout;
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines[0], (48 << 20).to_string(), "{printed}");
+    assert!(lines[1].starts_with("100000"), "{printed}");
+    // In blocks of 512 bytes.
+    assert_eq!(lines[2..], ["100 4096", "1", "2"], "{printed}");
+    let log = std::fs::read_to_string(h.path("log")).unwrap();
+    assert!(log.contains("processdumplocation") && log.contains("no effect"), "{log}");
+    for (name, value, message) in [
+        ("io.microsoft.container.memory.sizeinmb", "much", "no whole number"),
+        ("io.microsoft.container.processor.weight", "50", "linux.resources.cpu.shares"),
+        ("io.microsoft.container.storage.qos.iopsmaximum", "50", "linux.resources.blockIO"),
+        ("io.microsoft.container.memory", "50", "no such annotation"),
+    ] {
+        let bundle = annotated(h, "bad", "true", json!({ name: value }));
+        let refused = h.new_container(&["create"], &bundle, "bad").refused(message);
+        assert!(refused.stderr.contains(name), "{refused:?}");
+        std::fs::remove_dir_all(bundle.path()).unwrap();
+    }
+});

@@ -58,7 +58,7 @@ pub use net_devices::{MovedDevices, NetDevices};
 pub use network::loopback_up;
 pub use own_program::execute_sealed;
 pub use plan::{Plan, Resources};
-pub use process_group::ProcessGroup;
+pub use process_group::{ProcessGroup, ProcessGroupOptions};
 pub use resources::OomWatch;
 pub use rootfs::map_mount;
 pub use terminal::receive as receive_terminal;

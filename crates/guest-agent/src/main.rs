@@ -8,6 +8,7 @@ mod disks;
 mod engine;
 mod entropy;
 mod hardware;
+mod inner_mounts;
 mod log;
 mod namespaces;
 mod network;

@@ -125,14 +125,14 @@ impl Server {
     }
 
     async fn create_in(&self, request: CreateContainer, directory: PathBuf) -> Outcome<u32> {
-        let CreateContainer { id, mut spec, disks } = request;
+        let CreateContainer { id, mut spec, disks, inner_mounts } = request;
         let find = |id: &str| self.guest(&id.parse().ok()?).ok();
         namespaces::resolve(&mut spec, find, |guest| Joinable {
             namespaces: &guest.namespaces,
             ended: guest.main.exit.borrow().is_some(),
         })?;
         let terminal = spec.process().as_ref().is_some_and(|p| p.terminal() == Some(true));
-        let volumes = self.volumes.of(&spec)?;
+        let volumes = self.volumes.of(&spec, &inner_mounts)?;
         let disks = self.disks.of(&disks, &mut spec, &directory).await?;
         let (ours, theirs) = Ends::new(terminal)?;
         let call = self.reaper.call();

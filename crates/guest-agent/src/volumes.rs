@@ -16,6 +16,8 @@ use runhcs_protocol::GUEST_SHARE;
 use runhcs_protocol::guest::Failure;
 use rustix::mount::UnmountFlags;
 
+use crate::inner_mounts;
+
 /// Volumes that are in use.
 #[derive(Debug, Default)]
 pub struct Volumes(RefCell<HashMap<PathBuf, Weak<Volume>>>);
@@ -25,12 +27,13 @@ pub struct Volumes(RefCell<HashMap<PathBuf, Weak<Volume>>>);
 pub struct Volume(PathBuf);
 
 impl Volumes {
-    /// Mounts the sources of a container's bind mounts, but for those that are mounted. They are
-    /// needed for as long as the container exists.
+    /// Mounts the sources of a container's bind mounts, but for those that are mounted, and what
+    /// the host has mounted in them and in the root file system: at `inner`. They are needed for as
+    /// long as the container exists.
     ///
     /// # Errors
     /// A source that isn't there.
-    pub fn of(&self, spec: &Spec) -> Result<Vec<Rc<Volume>>, Failure> {
+    pub fn of(&self, spec: &Spec, inner: &[PathBuf]) -> Result<Vec<Rc<Volume>>, Failure> {
         let mut known = self.0.borrow_mut();
         known.retain(|_, volume| volume.strong_count() > 0);
         let sources = spec.mounts().iter().flatten().filter_map(|mount| mount.source().as_deref());
@@ -43,6 +46,16 @@ impl Volumes {
             let volume = Rc::new(Volume::mount(source)?);
             known.insert(source.to_owned(), Rc::downgrade(&volume));
             volumes.push(volume);
+        }
+        let root = spec.root().as_ref().map(|root| root.path().as_path());
+        if let Some(root) = root.filter(|root| inner.iter().any(|point| point.starts_with(root))) {
+            volumes.push(Rc::new(Volume::mount(root)?));
+        }
+        for point in inner {
+            if let Err(error) = inner_mounts::make(point) {
+                // Another file system may hide it, or it has gone meanwhile.
+                tracing::debug!("nothing is mounted at {}: {error}", point.display());
+            }
         }
         Ok(volumes)
     }

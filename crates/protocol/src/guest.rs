@@ -1,6 +1,7 @@
 //! VM shim ↔ guest agent: requests by id over one connection, answered in any order.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use oci_spec::runtime::{LinuxResources, Process, Spec};
@@ -193,6 +194,9 @@ pub struct CreateContainer {
     pub spec: Spec,
     /// Disks of the VM that are there for it. They may be there for others too.
     pub disks: Vec<Disk>,
+    /// Where other file systems are mounted in its shared trees, outer ones first. Each is to be
+    /// a mount of its own in the guest, before the container's mounts get their options.
+    pub inner_mounts: Vec<PathBuf>,
 }
 
 /// A disk of the VM and what a container has it for.

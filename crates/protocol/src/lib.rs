@@ -41,4 +41,4 @@ pub const GUEST_SHARE: &str = "/run/runhcs/share";
 pub const NAMESPACES: &str = "/run/runhcs/namespaces";
 
 /// Exchanged when the agent connects; both sides refuse any other version.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;

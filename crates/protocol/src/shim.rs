@@ -59,6 +59,8 @@ pub struct CreateContainer {
     /// Its configuration. `root.path` and the sources of `mounts` are replaced by the shim with
     /// the paths under which the guest sees the attached trees.
     pub spec: Spec,
+    /// Where other file systems are mounted in the root, relative to it, outer ones first.
+    pub root_inner: Vec<PathBuf>,
     /// For each attached tree after the root: what it is for.
     pub mounts: Vec<BindMount>,
     /// For each attached disk: what it is for.
@@ -88,7 +90,7 @@ pub enum DiskAccess {
 }
 
 /// A bind mount whose source is attached to the request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BindMount {
     /// Which of `spec.mounts` it is.
@@ -96,6 +98,8 @@ pub struct BindMount {
     /// Whether it can be one with the same source of another container: nothing else is mounted
     /// below it, and its files' owners aren't mapped.
     pub shareable: bool,
+    /// Where other file systems are mounted in it, relative to it, outer ones first.
+    pub inner: Vec<PathBuf>,
 }
 
 /// What an attached client may send.

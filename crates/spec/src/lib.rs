@@ -4,6 +4,7 @@
 
 mod annotations;
 mod bundle;
+mod container_annotations;
 mod default_spec;
 mod document;
 mod error;
@@ -17,6 +18,7 @@ pub mod windows;
 
 pub use annotations::{SandboxRole, sandbox_role};
 pub use bundle::{Bundle, load_process};
+pub use container_annotations::apply_container_annotations;
 pub use default_spec::{OCI_VERSION, add_cgroup_namespace, default_spec, rootless_spec};
 pub use error::{Error, Result};
 pub use isolation::{

@@ -21,9 +21,16 @@ impl MountPoints {
         Self(fields.map(|field| PathBuf::from(OsString::from_vec(unescape(field)))).collect())
     }
 
-    /// Whether something is mounted below `path`, which leads through no symbolic link.
-    pub fn any_below(&self, path: &Path) -> bool {
-        self.0.iter().any(|point| point != path && point.starts_with(path))
+    /// Where something is mounted below `path`, which leads through no symbolic link; relative to
+    /// it, and what holds others before these.
+    pub fn below(&self, path: &Path) -> Vec<PathBuf> {
+        let relative = self.0.iter().filter_map(|point| point.strip_prefix(path).ok());
+        let mut points: Vec<PathBuf> =
+            relative.filter(|point| *point != Path::new("")).map(Path::to_owned).collect();
+        points.sort();
+        // There may be several mounts at one place.
+        points.dedup();
+        points
     }
 }
 
@@ -53,11 +60,15 @@ mod tests {
         let points = MountPoints::parse(
             b"22 1 254:0 / / rw - ext4 /dev/vda rw\n\
               23 22 0:21 / /a/b\\040c rw shared:5 - tmpfs t rw\n\
-              24 22 0:22 / /abc rw - tmpfs t rw\n",
+              24 22 0:22 / /abc rw - tmpfs t rw\n\
+              25 23 0:23 / /a/b\\040c/d rw - tmpfs t rw\n\
+              26 25 0:24 / /a/b\\040c/d rw - tmpfs t rw\n\
+              27 22 0:25 / /a/a rw - tmpfs t rw\n",
         );
-        assert!(points.any_below(Path::new("/")));
-        assert!(points.any_below(Path::new("/a")));
-        assert!(!points.any_below(Path::new("/a/b c")));
-        assert!(!points.any_below(Path::new("/ab")));
+        let below = |path: &str| points.below(Path::new(path));
+        assert_eq!(below("/").len(), 4);
+        assert_eq!(below("/a"), ["a", "b c", "b c/d"].map(PathBuf::from));
+        assert_eq!(below("/a/b c"), [PathBuf::from("d")]);
+        assert!(below("/ab").is_empty());
     }
 }

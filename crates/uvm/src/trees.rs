@@ -1,7 +1,7 @@
 //! Opening the file trees that a container brings into the VM.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Mount, Spec};
 use runhcs_compute::{Error, Result};
@@ -19,6 +19,8 @@ pub type Prepare<'a> = dyn Fn(usize, BorrowedFd<'_>) -> Result<bool> + 'a;
 pub struct Trees {
     /// Detached mounts.
     pub mounts: Vec<OwnedFd>,
+    /// Where other file systems are mounted in the root.
+    pub root_inner: Vec<PathBuf>,
     /// What each one after the first is the source of.
     pub binds: Vec<BindMount>,
 }
@@ -33,10 +35,15 @@ pub fn open(spec: &Spec, prepare: &Prepare<'_>) -> Result<Trees> {
     let root = spec.root().as_ref().ok_or_else(|| {
         Error::Unsupported("a container in a virtual machine needs a root file system".to_owned())
     })?;
+    let points = MountPoints::read()
+        .map_err(|error| Error::failed("cannot read /proc/self/mountinfo", error))?;
     // What is mounted in the root file system is part of it.
-    let mut trees = Trees { mounts: vec![open_one(root.path(), true)?], binds: Vec::new() };
+    let mut trees = Trees {
+        mounts: vec![open_one(root.path(), true)?],
+        root_inner: inner(&points, root.path())?,
+        binds: Vec::new(),
+    };
     let mounts = spec.mounts().as_deref().unwrap_or_default();
-    let mut points = None;
     for (index, mount) in mounts.iter().enumerate() {
         let Some(recursive) = bind(mount) else { continue };
         let source = mount.source().as_deref().ok_or_else(|| {
@@ -49,16 +56,9 @@ pub fn open(spec: &Spec, prepare: &Prepare<'_>) -> Result<Trees> {
         let tree = open_one(source, recursive)?;
         refuse_endpoint(index, source, &tree)?;
         let is_mapped = prepare(index, tree.as_fd())?;
-        let points = match &points {
-            Some(points) => points,
-            None => points.insert(
-                MountPoints::read()
-                    .map_err(|error| Error::failed("cannot read /proc/self/mountinfo", error))?,
-            ),
-        };
-        let whole = !recursive || !points.any_below(&resolved(source)?);
+        let inner = if recursive { inner(&points, source)? } else { Vec::new() };
         trees.mounts.push(tree);
-        trees.binds.push(BindMount { index, shareable: whole && !is_mapped });
+        trees.binds.push(BindMount { index, shareable: inner.is_empty() && !is_mapped, inner });
     }
     Ok(trees)
 }
@@ -105,10 +105,18 @@ fn refuse_endpoint(index: usize, source: &Path, tree: &OwnedFd) -> Result<()> {
     )))
 }
 
-fn resolved(source: &Path) -> Result<std::path::PathBuf> {
-    source.canonicalize().map_err(|error| {
+/// Where other file systems are mounted below `source`. Those whose path can't be written down are
+/// seen in the guest all the same, but have the options of the mount that they are in.
+fn inner(points: &MountPoints, source: &Path) -> Result<Vec<PathBuf>> {
+    let resolved = source.canonicalize().map_err(|error| {
         Error::failed(format!("cannot resolve the path {}", source.display()), error)
-    })
+    })?;
+    let (known, strange): (Vec<_>, Vec<_>) =
+        points.below(&resolved).into_iter().partition(|point| point.to_str().is_some());
+    for point in strange {
+        tracing::warn!(?point, "what is mounted there gets the options of the mount around it");
+    }
+    Ok(known)
 }
 
 fn open_one(path: &Path, recursive: bool) -> Result<OwnedFd> {

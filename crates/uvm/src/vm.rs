@@ -148,6 +148,7 @@ impl Vm {
         let request = Request::CreateContainer(Box::new(CreateContainer {
             id: id.clone(),
             spec: spec.clone(),
+            root_inner: trees.root_inner,
             mounts: trees.binds,
             disks: disks.iter().map(|(disk, _)| *disk).collect(),
         }));

@@ -3,9 +3,10 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Makes the mount itself read-only, not what is mounted in it.
-pub fn make_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
-    set_attributes(mount, 0, libc::MOUNT_ATTR_RDONLY, 0)
+/// Makes the mount read-only, and what is mounted in it if `recursive`.
+pub fn make_read_only(mount: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
+    let flags = if recursive { libc::AT_RECURSIVE } else { 0 };
+    set_attributes(mount, flags, libc::MOUNT_ATTR_RDONLY, 0)
 }
 
 /// Makes the mount, and all that is mounted in it, read-only and of no use for gaining privileges,

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use oci_spec::runtime::{Mount, Spec};
@@ -17,7 +18,7 @@ use crate::disks::{Disks, Uses};
 use crate::growth::Growth;
 use crate::lost::Lost;
 use crate::network::Link;
-use crate::share::{ShareTree, Shared, Tree};
+use crate::share::{ReadOnly, ShareTree, Shared, Tree};
 use crate::vsock::Dialer;
 
 /// What a container has of the host, as long as it exists. Locked while it is being created or
@@ -95,7 +96,7 @@ impl Pod {
         request: CreateContainer,
         descriptors: Vec<OwnedFd>,
     ) -> Result<Reply, NoReply> {
-        let CreateContainer { id, mut spec, mounts, disks } = request;
+        let CreateContainer { id, mut spec, root_inner, mounts, disks } = request;
         let slot = self.containers.borrow_mut().entry(id.clone()).or_default().clone();
         let result = async {
             let mut slot = slot.lock().await;
@@ -107,10 +108,13 @@ impl Pod {
             }
             let mut trees = descriptors;
             let files = trees.split_off(1 + mounts.len());
-            let shared = self.share(&mut spec, &mounts, trees, has_scratch(&disks))?;
+            // What is written to the root goes to the disk, so the host's files stay as they are.
+            let read_only = if has_scratch(&disks) { ReadOnly::Mount } else { ReadOnly::No };
+            let shared = self.share(&mut spec, &mounts, trees, read_only)?;
+            let inner = inner_mounts(&shared, &root_inner, &mounts);
             let plugged = self.hardware.disks.plug(disks.into_iter().zip(files).collect()).await;
             let disks = plugged.map_err(|error| refuse(format!("{error:#}")))?;
-            match self.create_in_guest(&id, spec, &disks).await {
+            match self.create_in_guest(&id, spec, &disks, inner).await {
                 Ok(reply) => {
                     *slot = Some(Brought { disks, _trees: shared });
                     Ok(reply)
@@ -131,9 +135,11 @@ impl Pod {
         id: &ContainerId,
         spec: Spec,
         disks: &Uses,
+        inner_mounts: Vec<PathBuf>,
     ) -> Result<Reply, NoReply> {
         let terminal = spec.process().as_ref().and_then(|p| p.terminal()).unwrap_or(false);
-        let create = guest::CreateContainer { id: id.clone(), spec, disks: disks.for_guest() };
+        let create =
+            guest::CreateContainer { id: id.clone(), spec, disks: disks.for_guest(), inner_mounts };
         let create = Request::CreateContainer(Box::new(create));
         match self.agent.call(&create, deadline::of(&create)).await {
             Ok(reply @ Reply::Process { exec: None, pid }) => {
@@ -264,18 +270,18 @@ impl Pod {
         spec: &mut Spec,
         mounts: &[BindMount],
         trees: Vec<OwnedFd>,
-        read_only: bool,
+        read_only: ReadOnly,
     ) -> Result<Shared, NoReply> {
         let mut trees = trees.into_iter();
         let rootfs = trees.next().ok_or_else(|| malformed("no root file system"))?;
         let rootfs = Tree { mount: rootfs, read_only, follows_host: false, shareable: false };
         let mut shared_mounts = Vec::new();
-        for (BindMount { index, shareable }, mount) in mounts.iter().zip(trees) {
+        for (BindMount { index, shareable, .. }, mount) in mounts.iter().zip(trees) {
             let entry = spec.mounts().as_ref().and_then(|mounts| mounts.get(*index));
             let entry = entry.ok_or_else(|| malformed("no such mount"))?;
             shared_mounts.push(Tree {
                 mount,
-                read_only: is_read_only(entry),
+                read_only: read_only_part(entry),
                 follows_host: follows_host(entry),
                 shareable: *shareable,
             });
@@ -306,13 +312,33 @@ impl Pod {
     }
 }
 
-/// Whether the options of a mount make it read-only. Of contradicting ones the last counts
+/// Which part of a mount its options make read-only. Of contradicting ones the last counts
 /// (mount(8)).
-fn is_read_only(mount: &Mount) -> bool {
+fn read_only_part(mount: &Mount) -> ReadOnly {
     let options = mount.options().as_deref().unwrap_or_default();
-    let last =
-        options.iter().rev().find(|option| matches!(option.as_str(), "ro" | "rw" | "rro" | "rrw"));
-    last.is_some_and(|option| matches!(option.as_str(), "ro" | "rro"))
+    let last = |of: &[&str]| {
+        let mut options = options.iter().rev().map(String::as_str);
+        options.find(|option| of.contains(option))
+    };
+    if !matches!(last(&["ro", "rw", "rro", "rrw"]), Some("ro" | "rro")) {
+        ReadOnly::No
+    } else if last(&["rro", "rrw"]) == Some("rro") {
+        ReadOnly::All
+    } else {
+        ReadOnly::Mount
+    }
+}
+
+/// Where the guest finds other file systems in a container's trees.
+fn inner_mounts(shared: &Shared, root: &[PathBuf], mounts: &[BindMount]) -> Vec<PathBuf> {
+    let root = (shared.guest_rootfs(), root);
+    let mounts = shared.guest_mounts().zip(mounts.iter().map(|mount| mount.inner.as_slice()));
+    let join = |(tree, points): (PathBuf, &[PathBuf])| {
+        // An absolute path would lead out of the tree.
+        let inside = points.iter().filter(|point| !point.has_root());
+        inside.map(|point| tree.join(point)).collect::<Vec<_>>()
+    };
+    std::iter::once(root).chain(mounts).flat_map(join).collect()
 }
 
 /// Whether a bind mount receives what is mounted in its source later (mount_namespaces(7)).
@@ -321,8 +347,7 @@ fn follows_host(mount: &Mount) -> bool {
     options.iter().any(|option| matches!(option.as_str(), "slave" | "rslave"))
 }
 
-/// Whether what is written to the root file system goes to a disk. The host's files stay as they
-/// are, then.
+/// Whether what is written to the root file system goes to a disk.
 fn has_scratch(disks: &[Disk]) -> bool {
     disks.iter().any(|disk| disk.purpose == DiskPurpose::Scratch)
 }
@@ -338,4 +363,29 @@ fn refuse(message: String) -> NoReply {
 fn unexpected(reply: &Reply) -> NoReply {
     tracing::warn!(?reply, "the guest agent's answer makes no sense");
     refuse("the guest agent's answer makes no sense".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_mounts_options_make_read_only() {
+        for (options, expected) in [
+            (&[][..], ReadOnly::No),
+            (&["rbind", "ro"], ReadOnly::Mount),
+            (&["ro", "rw"], ReadOnly::No),
+            (&["rbind", "rro"], ReadOnly::All),
+            (&["rro", "ro"], ReadOnly::All),
+            (&["rro", "rrw", "ro"], ReadOnly::Mount),
+            (&["rro", "rw"], ReadOnly::No),
+        ] {
+            let text = serde_json::json!({ "destination": "/x", "options": options });
+            assert_eq!(
+                read_only_part(&serde_json::from_value(text).unwrap()),
+                expected,
+                "{options:?}"
+            );
+        }
+    }
 }

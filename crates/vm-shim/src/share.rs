@@ -106,8 +106,8 @@ pub struct ShareTree {
 pub struct Tree {
     /// The detached mount.
     pub mount: OwnedFd,
-    /// Whether the guest may only read it.
-    pub read_only: bool,
+    /// Which part of it the guest may only read.
+    pub read_only: ReadOnly,
     /// Whether what the host mounts in it later is seen in the guest too.
     pub follows_host: bool,
     /// Whether it can be one with the same source of another container.
@@ -121,7 +121,18 @@ struct Origin {
     inode: u64,
     /// Whether it is read-only, may hold devices, and so on (`f_flag`, statvfs(3)).
     flags: u64,
-    read_only: bool,
+    read_only: ReadOnly,
+}
+
+/// Which part of a tree may only be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReadOnly {
+    /// None.
+    No,
+    /// The mount itself, not what is mounted in it.
+    Mount,
+    /// All of it.
+    All,
 }
 
 impl ShareTree {
@@ -146,7 +157,7 @@ impl ShareTree {
         }
         let origin = tree.origin()?;
         // Where the pod may write anyway, the guest holds a container that only reads to that.
-        let known = [Origin { read_only: false, ..origin }, origin];
+        let known = [Origin { read_only: ReadOnly::No, ..origin }, origin];
         if let Some(volume) = known.iter().find_map(|o| self.volumes.get(o).and_then(Weak::upgrade))
         {
             return Ok(volume);
@@ -161,10 +172,11 @@ impl ShareTree {
         let mount = tree.mount.as_fd();
         if tree.follows_host { make_follower(mount) } else { make_private(mount) }
             .context("cannot make it a mount of its own")?;
-        if tree.read_only {
+        if tree.read_only != ReadOnly::No {
             // The guest isn't trusted to keep it so. Done before it is attached, because the
             // virtiofs daemon gets a copy of the mount as it is then.
-            make_read_only(mount).context("cannot make it read-only")?;
+            make_read_only(mount, tree.read_only == ReadOnly::All)
+                .context("cannot make it read-only")?;
         }
         let stat = rustix::fs::fstat(mount).context("cannot examine it")?;
         let name = self.next.to_string();

@@ -40,6 +40,10 @@ const OPEN_FILES: u64 = 1_000_000;
 /// Descriptors that the guest can't use up, in addition to one per region of guest memory.
 const RESERVED_DESCRIPTORS: u64 = 1024;
 
+/// How many files the guest has to be able to know at a time. Without any it would find its share
+/// broken.
+const LEAST_FILES: u64 = 256;
+
 /// What root may do with files it doesn't own.
 const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
@@ -107,7 +111,11 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let descriptors = raise_open_files().context("cannot raise the limit of open files")?;
     let guest_fd_limit = descriptors
         .checked_sub(RESERVED_DESCRIPTORS)
-        .with_context(|| format!("the limit of {descriptors} open files is too low"))?;
+        .filter(|limit| *limit >= LEAST_FILES)
+        .with_context(|| {
+            let least = RESERVED_DESCRIPTORS + LEAST_FILES;
+            format!("the limit of {descriptors} open files (RLIMIT_NOFILE) is below {least}")
+        })?;
 
     share::confine_to(&options.share)?;
     // The guest says what mode a new file gets.

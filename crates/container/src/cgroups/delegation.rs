@@ -18,7 +18,7 @@ use crate::rootfs::options::attr;
 use crate::rootfs::resolve::Root;
 
 /// What is asked for.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Request<'a> {
     pub id: &'a ContainerId,
     /// `linux.cgroupsPath`
@@ -56,8 +56,7 @@ pub(crate) fn plan(request: &Request<'_>) -> Result<Planned> {
     let Request { id, path, resources, rootless, .. } = *request;
     if request.driver == CgroupDriver::Systemd {
         let whose = if rootless { Whose::User } else { Whose::System };
-        let (cgroup, scope, limits) =
-            systemd::plan(id, path, resources, request.annotations, whose)?;
+        let (cgroup, scope, limits) = systemd::plan(request, whose, !rootless)?;
         return Ok(Planned { cgroup, scope: Some(scope), limits });
     }
     let paths = CgroupPaths::new(id, path)?;

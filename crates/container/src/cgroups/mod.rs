@@ -34,8 +34,8 @@ pub use entrance::ExecCgroup;
 pub(crate) use entrance::{Entrances, WayIn};
 pub(crate) use limits::Limits;
 pub(crate) use oom::OomSource;
-pub(crate) use systemd::ScopeOptions;
 pub use systemd::SystemdScope;
+pub(crate) use systemd::{ScopeOptions, plan as plan_scope};
 
 /// Where a system keeps its control groups.
 const MOUNT_POINT: &str = "/sys/fs/cgroup";

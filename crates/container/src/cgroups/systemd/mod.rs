@@ -6,15 +6,13 @@ mod annotations;
 mod devices;
 mod limits;
 
-use std::collections::HashMap;
 use std::path::Path;
 
-use oci_spec::runtime::LinuxResources;
 use runhcs_compute::{ContainerId, Result};
 use runhcs_systemd::{Manager, Property, SliceName, UnitName, Value, Whose};
 use serde::{Deserialize, Serialize};
 
-use super::{Cgroup, CgroupPaths, Limits};
+use super::{Cgroup, CgroupPaths, Limits, Request};
 use crate::error::{Context, invalid};
 
 /// The unit that holds a container's processes.
@@ -80,14 +78,13 @@ fn escape(id: &str) -> String {
     id.replace('+', "\\x2b")
 }
 
-/// Works out the scope and its control groups.
-pub(super) fn plan(
-    id: &ContainerId,
-    configured: Option<&Path>,
-    resources: Option<&LinuxResources>,
-    annotations: Option<&HashMap<String, String>>,
+/// Works out the scope and its control groups. Without `with_devices` devices aren't restricted.
+pub(crate) fn plan(
+    request: &Request<'_>,
     whose: Whose,
+    with_devices: bool,
 ) -> Result<(Cgroup, ScopeOptions, Limits)> {
+    let Request { id, path: configured, resources, annotations, .. } = *request;
     let Place { slice, unit } = Place::parse(id, configured, whose)?;
     let scope = SystemdScope { whose, unit };
     let mut manager = scope.manager()?;
@@ -110,9 +107,7 @@ pub(super) fn plan(
     let mut limits = Limits::parse(&paths, resources)?;
     let version = manager.version().context(|| "ask systemd for its version".into())?;
     let mut properties = limits::properties(&mut limits.settings, version);
-    if whose == Whose::User {
-        // That takes privilege, and what an ordinary user's container may do with a device the
-        // user may do anyway.
+    if !with_devices {
         limits.devices = None;
     }
     if let Some(rules) = &limits.devices {

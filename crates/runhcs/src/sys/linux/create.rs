@@ -98,6 +98,13 @@ impl Service for CreationService<'_> {
 
     fn prepare_network(&mut self, flow: &mut Transaction) -> Result<()> {
         let Claimed { args, bundle, record, .. } = &self.claimed;
+        if args.restore.is_some() {
+            bail!(
+                "container {} is to be in a VM, where CRIU on this host can't restore processes; a \
+                 checkpoint is of a process of this host (annotation io.runhcs.isolation: process)",
+                args.id
+            );
+        }
         if record.terminal && args.console_socket.is_none() {
             bail!("the process has a terminal: give --console-socket to send it to");
         }
@@ -140,16 +147,17 @@ impl Service for CreationService<'_> {
             Ok(options)
         })?;
         let group = flow.step("vm-group-plan", || {
-            vm_group::plan(&args.id, &bundle.spec, &options, record.sandbox_id.is_some())
+            let in_pod = record.sandbox_id.is_some();
+            vm_group::plan(&args.id, &bundle.spec, &options, in_pod, globals.cgroup_driver())
         })?;
-        if let Some(group) = &group {
-            let owner = Rc::clone(entry);
-            flow.step_with_undo(
-                "vm-group",
-                move || vm_group::remove(&owner),
-                || vm_group::create(entry, group),
-            )?;
-        }
+        let owner = Rc::clone(entry);
+        // It is there until the VM's own processes are.
+        let placeholder = self.network.as_ref().context("nothing is in the VM's network")?.pid();
+        flow.step_with_undo(
+            "vm-group",
+            move || vm_group::remove(&owner),
+            || vm_group::create(entry, &group, placeholder),
+        )?;
         let directory = entry.dir().join("vm");
         let program = globals.config.vm_shim()?;
         let launch = Launch {
@@ -157,7 +165,7 @@ impl Service for CreationService<'_> {
             dir: directory.clone(),
             options,
             network,
-            cgroups: group.map_or_else(Vec::new, |group| group.directories()),
+            cgroups: group.directories(),
             console: args.vm_console.clone(),
             log_level: if globals.args.debug { "debug" } else { "info" }.to_owned(),
             log_json: globals.args.log_format == crate::cli::LogFormat::Json,

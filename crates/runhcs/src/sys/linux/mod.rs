@@ -64,9 +64,14 @@ pub fn open_log(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-/// Loads a bundle and validates its configuration.
+/// Loads a bundle, validates its configuration, and applies the annotations that are the model's
+/// for single containers.
 pub fn load_bundle(path: &Path) -> Result<Bundle> {
-    Ok(Bundle::load(path)?)
+    let mut bundle = Bundle::load(path)?;
+    for annotation in runhcs_spec::apply_container_annotations(&mut bundle.spec)? {
+        tracing::warn!(annotation, "it has no effect on this system");
+    }
+    Ok(bundle)
 }
 
 /// What is known of the isolation that is wished for.

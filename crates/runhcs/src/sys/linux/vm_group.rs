@@ -4,49 +4,70 @@
 use anyhow::Result;
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources, Spec};
 use runhcs_compute::ContainerId;
-use runhcs_container::{CgroupPaths, ProcessGroup};
+use runhcs_container::{
+    CgroupDriver, CgroupPaths, ProcessGroup, ProcessGroupOptions, SystemdScope,
+};
 use runhcs_spec::VmOptions;
 use runhcs_state::{Entry, Locked};
 
-/// The value of the owner's entry that says what there is to be removed.
+/// The values of the owner's entry that say what there is to be removed: directories, and if
+/// systemd made them, what it knows them as.
 const GROUP: &str = "vm-group";
+const SCOPE: &str = "vm-scope";
 
 /// What QEMU, its translated code, the virtiofs daemon and the VM shim need beside the guest's
 /// memory, in MiB.
 const OVERHEAD_MIB: u64 = 256;
 
-/// Works out the groups for a VM; `None` if they are systemd's to make. `in_pod` tells whether its
-/// owner is a pod's sandbox.
+/// Works out the groups for a VM. `in_pod` tells whether its owner is a pod's sandbox.
 pub fn plan(
     id: &ContainerId,
     spec: &Spec,
     options: &VmOptions,
     in_pod: bool,
-) -> Result<Option<ProcessGroup>> {
+    driver: CgroupDriver,
+) -> Result<ProcessGroup> {
     let linux = spec.linux().as_ref();
-    let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
-    if path.is_some_and(|path| path.to_string_lossy().matches(':').count() == 2) {
-        tracing::warn!(
-            "linux.cgroupsPath is of systemd's form; the limits hold in the virtual machine, not \
-             for it as a whole"
-        );
-        return Ok(None);
-    }
     let resources = linux.and_then(|linux| linux.resources().as_ref());
-    let resources = resources.map(|resources| of_vm(resources, options.memory_mib, in_pod));
-    Ok(Some(ProcessGroup::plan(id, path, resources.as_ref())?))
+    // What the VM may grow to is its options' to limit.
+    let memory_mib = options.max_memory_mib.unwrap_or(options.memory_mib);
+    let resources = resources.map(|resources| of_vm(resources, memory_mib, in_pod));
+    Ok(ProcessGroup::plan(ProcessGroupOptions {
+        id,
+        path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
+        resources: resources.as_ref(),
+        annotations: spec.annotations().as_ref(),
+        driver,
+    })?)
 }
 
-/// Makes them; what there is to be removed is written down before.
-pub fn create(entry: &Locked, group: &ProcessGroup) -> Result<()> {
+/// Makes them; what there is to be removed is written down before. `placeholder` is a process that
+/// lives until the VM's are there.
+pub fn create(entry: &Locked, group: &ProcessGroup, placeholder: u32) -> Result<()> {
     entry.put(GROUP, group.paths())?;
-    Ok(group.create()?)
+    if let Some(scope) = group.scope() {
+        entry.put(SCOPE, scope)?;
+    }
+    Ok(group.create(placeholder)?)
+}
+
+/// Has new limits of the VM's owner hold for its VM, as far as the old ones did.
+pub fn update(entry: &Entry, resources: &LinuxResources, in_pod: bool) -> Result<()> {
+    let Some(cpu) = resources.cpu().as_ref() else { return Ok(()) };
+    let (Some(paths), scope) = stored(entry)? else { return Ok(()) };
+    let mut limits = LinuxResources::default();
+    limits.set_cpu(Some(of_cpu(cpu, in_pod)));
+    Ok(ProcessGroup::update(paths, scope, &limits)?)
 }
 
 /// Removes them. The VM has ended.
 pub fn remove(entry: &Entry) -> Result<()> {
-    let paths: Option<CgroupPaths> = entry.get(GROUP)?;
-    Ok(paths.map_or(Ok(()), ProcessGroup::remove)?)
+    let (Some(paths), scope) = stored(entry)? else { return Ok(()) };
+    Ok(ProcessGroup::remove(paths, scope)?)
+}
+
+fn stored(entry: &Entry) -> Result<(Option<CgroupPaths>, Option<SystemdScope>)> {
+    Ok((entry.get(GROUP)?, entry.get(SCOPE)?))
 }
 
 /// The limits that a container's make for its VM: of memory and of the host's processors. Others

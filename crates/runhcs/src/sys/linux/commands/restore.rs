@@ -1,7 +1,6 @@
 //! `restore`: a container from a checkpoint's files, by CRIU.
 
 use anyhow::{Context, Result, bail};
-use runhcs_spec::Isolation;
 
 use crate::cli::{CreateArgs, DeleteArgs};
 use crate::create::create;
@@ -28,8 +27,8 @@ pub fn run(globals: &Globals, args: &RestoreArgs) -> Result<u8> {
         no_pivot: args.no_pivot,
         no_new_keyring: true,
         preserve_fds: 0,
-        // CRIU can't reach a guest's processes, so there are no checkpoints of them.
-        isolation: Some(Isolation::Process),
+        // Decided as for `create`: a VM that is asked for is refused rather than left out.
+        isolation: None,
         host: None,
         shim_log: None,
         vm_log: None,

@@ -4,18 +4,17 @@ use std::os::fd::OwnedFd;
 
 use anyhow::{Result, bail};
 use runhcs_compute::ExitStatus;
-use runhcs_spec::Bundle;
 
 use crate::cli::{CreateArgs, DeleteArgs, IdArgs, RunArgs};
 use crate::create::create;
 use crate::globals::Globals;
 use crate::sys::terminal::{LineEnds, Listener, copy_size};
-use crate::sys::{commands, foreground};
+use crate::sys::{commands, foreground, load_bundle};
 
 /// Runs a container and returns its exit code.
 pub fn run(globals: &Globals, args: &RunArgs) -> Result<u8> {
     let id = &args.create.id;
-    let bundle = Bundle::load(&args.create.bundle)?;
+    let bundle = load_bundle(&args.create.bundle)?;
     let process = bundle.spec.process().as_ref();
     let terminal = process.is_some_and(|process| process.terminal() == Some(true));
     if args.detach && terminal && args.create.console_socket.is_none() {

@@ -6,12 +6,16 @@ use runhcs_compute::Status;
 use crate::existing::Existing;
 use crate::globals::Globals;
 use crate::sys::cli::UpdateArgs;
+use crate::sys::vm_group;
 
 /// Sets the limits that are given; the others stay as they are.
 pub fn run(globals: &Globals, args: &UpdateArgs) -> Result<u8> {
     let resources = args.read()?;
-    let (_, existing) = Existing::find(&globals.store, &args.id)?;
+    let (entry, existing) = Existing::find(&globals.store, &args.id)?;
     existing.expect("update", &[Status::Created, Status::Running, Status::Paused])?;
     existing.update(&resources)?;
+    if existing.record.is_vm_host() {
+        vm_group::update(&entry, &resources, existing.record.sandbox_id.is_some())?;
+    }
     Ok(0)
 }

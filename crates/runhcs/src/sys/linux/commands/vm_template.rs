@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use comfy_table::{Table, presets};
 use oci_spec::runtime::Spec;
-use runhcs_spec::{Bundle, DEFAULT_TEMPLATES, TemplateUse, VmDefaults, VmOptions};
+use runhcs_spec::{DEFAULT_TEMPLATES, TemplateUse, VmDefaults, VmOptions};
 use runhcs_uvm::template::{self, Template, TemplateId, TemplateRequest, TemplateStore};
 use serde_json::{Value, json};
 
@@ -39,7 +39,7 @@ fn directory(globals: &Globals) -> PathBuf {
 fn create(globals: &Globals, args: &VmTemplateCreateArgs) -> Result<u8> {
     sys::check_may_have_vm()?;
     let spec = match &args.bundle {
-        Some(path) => Bundle::load(path)?.spec,
+        Some(path) => sys::load_bundle(path)?.spec,
         None => Spec::default(),
     };
     let defaults = VmDefaults {
