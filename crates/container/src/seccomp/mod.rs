@@ -7,6 +7,7 @@
 mod agent;
 mod missing_calls;
 mod program;
+mod trial;
 
 use std::path::Path;
 
@@ -58,16 +59,16 @@ impl Filter {
             "linux.seccomp.defaultErrnoRet",
         )?;
         let agent = agent(seccomp)?;
-        let mut context =
-            ScmpFilterContext::new(default).context(|| "make a seccomp filter".into())?;
-        for (index, arch) in seccomp.architectures().iter().flatten().enumerate() {
-            let field = || format!("linux.seccomp.architectures[{index}]");
-            context.add_arch(library_arch(*arch).context(field)?).context(field)?;
+        if let Some(index) = trial::needed(seccomp) {
+            let field = format!("linux.seccomp.syscalls[{index}]");
+            let ends = trial::ends(|| drop(program(seccomp, default)));
+            if !ends.context(|| "try out a seccomp filter".into())? {
+                let why = "libseccomp can't combine this rule, or a later one, with the rules that \
+                           its calls have already: give the calls fewer rules with several args";
+                return Err(invalid(field, why));
+            }
         }
-        for (index, rule) in seccomp.syscalls().iter().flatten().enumerate() {
-            add_rule(&mut context, default, rule, &format!("linux.seccomp.syscalls[{index}]"))?;
-        }
-        let mut program = Program::of(&context).context(|| "make a seccomp filter".into())?;
+        let mut program = program(seccomp, default)?;
         if refuses(default) {
             program.prepend(missing_calls::answer(seccomp));
         }
@@ -106,6 +107,19 @@ impl Filter {
     pub(crate) fn install_unattended(&self) -> Result<()> {
         self.program.install(self.flags).context(|| "install the seccomp filter".into())
     }
+}
+
+/// What libseccomp makes of the rules.
+fn program(seccomp: &LinuxSeccomp, default: ScmpAction) -> Result<Program> {
+    let mut context = ScmpFilterContext::new(default).context(|| "make a seccomp filter".into())?;
+    for (index, arch) in seccomp.architectures().iter().flatten().enumerate() {
+        let field = || format!("linux.seccomp.architectures[{index}]");
+        context.add_arch(library_arch(*arch).context(field)?).context(field)?;
+    }
+    for (index, rule) in seccomp.syscalls().iter().flatten().enumerate() {
+        add_rule(&mut context, default, rule, &format!("linux.seccomp.syscalls[{index}]"))?;
+    }
+    Program::of(&context).context(|| "make a seccomp filter".into())
 }
 
 /// Whether a call gets this action rather than being made.
@@ -329,6 +343,28 @@ mod tests {
     fn an_agent_that_nobody_asks_is_none() {
         let filter = filter(r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/a"}"#).unwrap();
         assert!(filter.agent().is_none());
+    }
+
+    #[test]
+    fn rules_that_the_library_never_combines_are_refused() {
+        let args = |ops: [&str; 3]| {
+            let arg = |(index, op)| format!(r#"{{"index":{index},"value":{index},"op":"{op}"}}"#);
+            ops.iter().enumerate().map(arg).collect::<Vec<_>>().join(",")
+        };
+        let rule = |action: &str, args: &str| {
+            format!(r#"{{"names":["mkdir"],"action":"{action}","args":[{args}]}}"#)
+        };
+        let profile = |rules: [String; 2]| {
+            format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{}]}}"#, rules.join(","))
+        };
+        let all = args(["SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE"]);
+        let ends =
+            r#"{"index":0,"value":0,"op":"SCMP_CMP_NE"},{"index":2,"value":2,"op":"SCMP_CMP_LE"}"#;
+        let error = filter(&profile([rule("SCMP_ACT_KILL", &all), rule("SCMP_ACT_TRAP", ends)]));
+        assert_eq!(error.unwrap_err().to_string(), "linux.seccomp.syscalls[1]");
+        let equal = args(["SCMP_CMP_EQ"; 3]);
+        let last = r#"{"index":2,"value":9,"op":"SCMP_CMP_EQ"}"#;
+        filter(&profile([rule("SCMP_ACT_KILL", &equal), rule("SCMP_ACT_TRAP", last)])).unwrap();
     }
 
     #[test]
