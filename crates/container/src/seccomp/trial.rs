@@ -1,23 +1,26 @@
 //! A trial of the rules that libseccomp may never be done with.
 //!
-//! Version 2.5.4 of the library (and others, as far as is known) can go in circles for ever when it
-//! merges rules of several conditions into those that a call has already. No shape of the rules
-//! tells whether it will, only which rules are safe, so the others are first merged in a child
-//! whose processor time is limited: the caller's own attempt is then known to end.
+//! Version 2.5.4 of the library can go in circles for ever when it merges rules of several
+//! conditions into those that a call has already. Profiles in use have such rules and are merged
+//! well, so they can't be refused by their shape: they are first merged in a child whose processor
+//! time is limited, and the caller's own attempt is then known to end.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 
 use oci_spec::runtime::{LinuxSeccomp, LinuxSyscall};
-use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use crate::init;
+use crate::plan::Child;
 
 /// The processor time for a trial, in seconds. The largest profiles in use take milliseconds.
-const LIMIT: libc::rlim_t = 2;
+const LIMIT: Option<u64> = Some(2);
 
 /// The first rule, by its index in `linux.seccomp.syscalls`, that has to be merged with another
-/// one of the same call while one of them has several conditions. Calls with one rule, and with
-/// rules of one condition each, are merged in bounded time.
+/// one of the same call while one of them has several conditions. Rules of one condition each were
+/// never seen to hang.
 pub(super) fn needed(seccomp: &LinuxSeccomp) -> Option<usize> {
     let mut calls: HashMap<&str, (usize, bool)> = HashMap::new();
     for (index, rule) in seccomp.syscalls().iter().flatten().enumerate() {
@@ -53,31 +56,22 @@ pub(super) fn ends(attempt: impl FnOnce()) -> io::Result<bool> {
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
-            let done = limit_processor_time().is_ok_and(|()| {
+            // The kernel kills what goes on for longer (getrlimit(2), `RLIMIT_CPU`).
+            let limit = Rlimit { current: LIMIT, maximum: LIMIT };
+            if setrlimit(Resource::Cpu, limit).is_ok() {
                 attempt();
-                writer.write_all(&[1]).is_ok()
-            });
-            // SAFETY: ends the child without running what the parent had registered for its end.
-            unsafe { libc::_exit(if done { 0 } else { 1 }) }
+                let _ = writer.write_all(&[1]);
+            }
+            init::exit();
         }
-        child => {
+        pid => {
+            let _child = Child::new(pid as u32);
             drop(writer);
             // The byte rather than the status tells: the status is lost if SIGCHLD is ignored.
             let mut said = Vec::new();
-            let read = reader.read_to_end(&mut said);
-            let _ = Pid::from_raw(child).map(|pid| waitpid(Some(pid), WaitOptions::empty()));
-            read.map(|_| !said.is_empty())
+            reader.read_to_end(&mut said)?;
+            Ok(!said.is_empty())
         }
-    }
-}
-
-/// Has the kernel kill the calling process after [`LIMIT`] (getrlimit(2), `RLIMIT_CPU`).
-fn limit_processor_time() -> io::Result<()> {
-    let limit = libc::rlimit { rlim_cur: LIMIT, rlim_max: LIMIT };
-    // SAFETY: the limit outlives the call, which only reads it.
-    match unsafe { libc::setrlimit(libc::RLIMIT_CPU, &limit) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
     }
 }
 
