@@ -4,10 +4,9 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{Process, Root, Spec};
 
-use crate::document::{parse, read};
+use crate::document::{Document, read};
 use crate::mounts::prepare_mounts;
 use crate::validate::{normalize, validate, validate_process};
-use crate::windows::restore_utility_vm_path;
 use crate::{Error, Result};
 
 /// A loaded and validated bundle, all paths absolute.
@@ -58,15 +57,20 @@ impl Bundle {
 /// # Errors
 /// The file can't be read, isn't a process document, or breaks one of the specification's rules.
 pub fn load_process(path: &Path) -> Result<Process> {
-    let process: Process = parse(path, &read(path)?, "/user")?;
+    let bytes = read(path)?;
+    let mut document = Document::new(path, &bytes)?;
+    document.repair_process("");
+    let process: Process = document.read()?;
     validate_process(&process, "")?;
     Ok(process)
 }
 
 /// The validated configuration of the file at `path`, its paths as they are written.
 fn parse_spec(path: &Path, bytes: &[u8]) -> Result<Spec> {
-    let mut spec = parse(path, bytes, "/process/user")?;
-    restore_utility_vm_path(&mut spec, bytes);
+    let mut document = Document::new(path, bytes)?;
+    document.repair_process("/process");
+    document.repair_utility_vm_path();
+    let mut spec = document.read()?;
     normalize(&mut spec);
     validate(&spec)?;
     Ok(spec)

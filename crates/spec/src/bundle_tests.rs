@@ -216,7 +216,7 @@ fn a_wrong_type_or_an_unknown_name_is_named_with_its_field() {
         ("/root", json!(["rootfs"]), "root"),
         ("/linux/resources/memory", json!([1]), "linux.resources.memory"),
         ("/process/args", json!(["sh", "a\0b"]), "process.args[1]"),
-        ("/annotations", json!({"a\0": "b"}), "annotations.?"),
+        ("/annotations", json!({"a\0": "b"}), "annotations.a\\0"),
         ("/root/path", json!("rootfs\0"), "root.path"),
         ("/process/user", Value::Null, "process.user"),
     ] {

@@ -8,6 +8,8 @@ use oci_spec::runtime::{
     LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType, Mount, Spec,
 };
 
+use crate::{tree, typed};
+
 /// The version of the specification that runhcs implements.
 pub const OCI_VERSION: &str = "1.2.0";
 
@@ -15,7 +17,10 @@ const DEFAULT: &str = include_str!("default_spec.json");
 
 /// The configuration `runhcs spec` prints.
 pub fn default_spec() -> Spec {
-    serde_json::from_str(DEFAULT).expect("the built-in configuration is valid; a test reads it")
+    tree::read(DEFAULT.as_bytes())
+        .ok()
+        .and_then(|tree| typed::read(&tree).ok())
+        .expect("the built-in configuration is valid; a test reads it")
 }
 
 /// The configuration `runhcs spec --rootless` prints: a user namespace in which this user and

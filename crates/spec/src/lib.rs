@@ -8,10 +8,13 @@ mod container_annotations;
 mod default_spec;
 mod document;
 mod error;
+mod field_path;
 mod isolation;
 mod mounts;
+mod resources;
 mod scratch;
-mod strict;
+mod tree;
+mod typed;
 mod validate;
 mod vm_options;
 pub mod windows;
@@ -24,6 +27,7 @@ pub use error::{Error, Result};
 pub use isolation::{
     Isolation, IsolationHints, decide_isolation, requested_isolation, windows_isolation,
 };
+pub use resources::{load_resources, resources_from};
 pub use scratch::Scratch;
 pub use validate::{has_own_pid_namespace, validate_process};
 pub use vm_options::{

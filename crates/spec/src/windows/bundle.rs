@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Process, Spec};
 
-use super::paths::{make_absolute, restore_utility_vm_path};
+use super::paths::make_absolute;
 use super::validate::validate;
-use crate::document::{parse, read};
+use crate::document::{Document, read};
 use crate::{Bundle, Error, Result};
 
 /// Reads and validates `config.json` in `path`, for Windows containers and for Linux containers in
@@ -32,13 +32,18 @@ pub fn load_bundle(path: &Path) -> Result<Bundle> {
 /// # Errors
 /// The file can't be read, or isn't a process document.
 pub fn load_process(path: &Path) -> Result<Process> {
-    parse(path, &read(path)?, "/user")
+    let bytes = read(path)?;
+    let mut document = Document::new(path, &bytes)?;
+    document.repair_process("");
+    document.read()
 }
 
 /// The validated configuration of the file at `path`, its paths absolute against the bundle.
 fn parse_spec(path: &Path, bytes: &[u8], bundle: &str) -> Result<Spec> {
-    let mut spec: Spec = parse(path, bytes, "/process/user")?;
-    restore_utility_vm_path(&mut spec, bytes);
+    let mut document = Document::new(path, bytes)?;
+    document.repair_process("/process");
+    document.repair_utility_vm_path();
+    let mut spec: Spec = document.read()?;
     validate(&spec)?;
     make_absolute(&mut spec, bundle)?;
     Ok(spec)

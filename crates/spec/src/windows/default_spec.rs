@@ -3,7 +3,7 @@
 use oci_spec::runtime::Spec;
 use serde_json::json;
 
-use crate::OCI_VERSION;
+use crate::{OCI_VERSION, typed};
 
 /// The configuration `runhcs spec` prints on Windows: a command interpreter in a container on this
 /// host. The layer folders are the caller's to fill in.
@@ -19,7 +19,7 @@ pub fn default_spec() -> Spec {
         "hostname": "runhcs",
         "windows": {"layerFolders": ["base", "scratch"]},
     });
-    serde_json::from_value(json).expect("the built-in configuration is valid; a test reads it")
+    typed::read(&json).expect("the built-in configuration is valid; a test reads it")
 }
 
 #[cfg(test)]

@@ -8,6 +8,5 @@ mod validate;
 
 pub use bundle::{load_bundle, load_process};
 pub use default_spec::default_spec;
-pub(crate) use paths::restore_utility_vm_path;
 pub use paths::{is_absolute, make_absolute};
 pub use validate::validate_process;

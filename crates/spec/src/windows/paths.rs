@@ -1,7 +1,6 @@
 //! Making the paths of a configuration absolute.
 
 use oci_spec::runtime::Spec;
-use serde::Deserialize;
 
 use crate::{Error, Result};
 
@@ -43,32 +42,6 @@ pub fn make_absolute(spec: &mut Spec, bundle: &str) -> Result<()> {
     }
     spec.set_windows(Some(windows));
     Ok(())
-}
-
-/// Puts back what reading `windows.hyperv.utilityVMPath` loses: the type expects another
-/// spelling, `utilityVmPath`.
-pub(crate) fn restore_utility_vm_path(spec: &mut Spec, bytes: &[u8]) {
-    #[derive(Deserialize)]
-    struct Document {
-        windows: Windows,
-    }
-    #[derive(Deserialize)]
-    struct Windows {
-        hyperv: HyperV,
-    }
-    #[derive(Deserialize)]
-    struct HyperV {
-        #[serde(rename = "utilityVMPath")]
-        utility_vm_path: String,
-    }
-    let Some(mut windows) = spec.windows().clone() else { return };
-    let Some(mut hyperv) = windows.hyperv().clone() else { return };
-    // An error means that the path is absent: the rest has been read once already.
-    if let Ok(document) = serde_json::from_slice::<Document>(bytes) {
-        hyperv.set_utility_vm_path(Some(document.windows.hyperv.utility_vm_path));
-        windows.set_hyperv(Some(hyperv));
-        spec.set_windows(Some(windows));
-    }
 }
 
 /// Whether a path says where it leads without a current drive or directory.
@@ -156,11 +129,10 @@ mod tests {
             "root": {"path": "rootfs"},
             "windows": {
                 "layerFolders": [r"\\?\C:\layers\1", "2", r"D:\layers\3", r"..\4", "./5/x"],
-                "hyperv": {"utilityVMPath": "uvm"},
+                "hyperv": {"utilityVmPath": "uvm"},
             },
         });
         let mut spec: Spec = serde_json::from_value(json.clone()).unwrap();
-        restore_utility_vm_path(&mut spec, json.to_string().as_bytes());
         make_absolute(&mut spec, r"C:\bundles\b").unwrap();
         let windows = spec.windows().as_ref().unwrap();
         let expected = [

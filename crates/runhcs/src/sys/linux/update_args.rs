@@ -76,14 +76,7 @@ impl UpdateArgs {
     /// The resources that the options, or the file, name.
     pub fn read(&self) -> Result<LinuxResources> {
         let Some(path) = &self.resources else { return self.options() };
-        let text = if path.as_os_str() == "-" {
-            std::io::read_to_string(std::io::stdin()).context("read resources from standard input")
-        } else {
-            std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
-        }?;
-        let mut document = serde_json::Deserializer::from_str(&text);
-        let resources = serde_path_to_error::deserialize(&mut document);
-        resources.with_context(|| format!("{} does not hold resources", path.display()))
+        runhcs_spec::load_resources(path).context("read the resources")
     }
 
     fn options(&self) -> Result<LinuxResources> {
@@ -114,7 +107,7 @@ impl UpdateArgs {
             "pids": object([("limit", self.pids_limit.map(Value::from))]),
             "blockIO": object([("weight", self.blkio_weight.map(Value::from))]),
         });
-        serde_json::from_value(resources).context("read the options")
+        runhcs_spec::resources_from(&resources).context("read the options")
     }
 }
 
