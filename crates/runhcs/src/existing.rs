@@ -5,6 +5,7 @@ use oci_spec::runtime::Spec;
 use runhcs_compute::{ComputeSystem, ContainerId, Status};
 use runhcs_state::{Entry, ProcessHandle, Record, Store};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::logging;
 use crate::sys::Service;
@@ -128,6 +129,9 @@ impl Existing {
 
 /// The configuration the container was created from.
 pub fn config(entry: &Entry) -> Result<Spec> {
-    let config = entry.get(value::CONFIG)?;
-    config.with_context(|| format!("the state of container {} has no configuration", entry.id()))
+    let tree: Option<Value> = entry.get(value::CONFIG)?;
+    let tree = tree
+        .with_context(|| format!("the state of container {} has no configuration", entry.id()))?;
+    runhcs_spec::configuration_from(&tree)
+        .with_context(|| format!("the configuration in the state of container {}", entry.id()))
 }

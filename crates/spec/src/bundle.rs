@@ -3,11 +3,12 @@
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{Process, Root, Spec};
+use serde_json::Value;
 
 use crate::document::{Document, read};
 use crate::mounts::prepare_mounts;
 use crate::validate::{normalize, validate, validate_process};
-use crate::{Error, Result};
+use crate::{Error, Result, typed};
 
 /// A loaded and validated bundle, all paths absolute.
 #[derive(Clone, Debug)]
@@ -63,6 +64,14 @@ pub fn load_process(path: &Path) -> Result<Process> {
     let process: Process = document.read()?;
     validate_process(&process, "")?;
     Ok(process)
+}
+
+/// The configuration that a value of its shape stands for; it is not validated again.
+///
+/// # Errors
+/// It isn't of that shape. The error names the field.
+pub fn configuration_from(value: &Value) -> Result<Spec> {
+    typed::read(value).map_err(|error| Error::invalid(error.field, error.message))
 }
 
 /// The validated configuration of the file at `path`, its paths as they are written.

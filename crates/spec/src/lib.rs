@@ -20,7 +20,7 @@ mod vm_options;
 pub mod windows;
 
 pub use annotations::{SandboxRole, sandbox_role};
-pub use bundle::{Bundle, load_process};
+pub use bundle::{Bundle, configuration_from, load_process};
 pub use container_annotations::apply_container_annotations;
 pub use default_spec::{OCI_VERSION, add_cgroup_namespace, default_spec, rootless_spec};
 pub use error::{Error, Result};

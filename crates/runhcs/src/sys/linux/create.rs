@@ -1,6 +1,7 @@
 //! The steps of the creation flow on Linux: our own engine on this host, or the VM shim and the
 //! container shim.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -17,6 +18,7 @@ use runhcs_state::{Locked, ProcessHandle, Record, VmPlace};
 use runhcs_uvm::{Launch, Vm, VmContainer};
 
 use super::guest_spec::{GuestSpec, PodView};
+use super::notify_socket;
 use super::pidfd_socket::PidfdSocket;
 use super::pod_network::PodNetwork;
 use super::progress::Progress;
@@ -62,10 +64,15 @@ impl Service for CreationService<'_> {
         disks::refuse_scratch(&bundle.spec)?;
         let console_socket = args.console_socket.as_deref().map(terminal::connect).transpose()?;
         let pidfd_socket = connect_pidfd_socket(args)?;
+        let spec = flow.step("notify-socket", || match args.restore {
+            // Its mounts are those that it was checkpointed with.
+            Some(_) => Ok(Cow::Borrowed(&bundle.spec)),
+            None => notify_socket::arrange(&bundle.spec, entry.dir()),
+        })?;
         let plan = flow.step("plan", || {
             Ok(Plan::new(CreateOptions {
                 id: &args.id,
-                spec: &bundle.spec,
+                spec: &spec,
                 bundle: &bundle.path,
                 runtime_dir: entry.dir(),
                 stdio: None,
@@ -113,6 +120,7 @@ impl Service for CreationService<'_> {
                 "--preserve-fds can't be used with VM isolation: descriptors don't reach the guest"
             );
         }
+        notify_socket::warn_of_vm();
         self.pidfd_socket = connect_pidfd_socket(args)?;
         self.network = flow.step("network", || hold_network(&bundle.spec, record))?;
         if let Some(network) = &self.network {

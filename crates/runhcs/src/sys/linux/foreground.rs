@@ -1,21 +1,27 @@
 //! Waiting in the foreground for a child that is, or stands for, a container's process: signals
-//! are passed on, and a terminal's data is copied.
+//! are passed on, and what it notifies of, and a terminal's data is copied.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, kill_process, waitpid};
 
 use runhcs_compute::ExitStatus;
 
+use crate::sys::notify_socket::NotifySocket;
 use crate::sys::terminal::{Copier, LineEnds, Raw, copy_size};
 
 /// Waits until the child has ended. The caller's terminal is in raw mode meanwhile if `master`,
 /// the child's terminal, is given.
-pub fn wait(pid: u32, master: Option<(&OwnedFd, LineEnds)>) -> Result<ExitStatus> {
+pub fn wait(
+    pid: u32,
+    master: Option<(&OwnedFd, LineEnds)>,
+    notify: Option<&NotifySocket>,
+) -> Result<ExitStatus> {
     let pid = Pid::from_raw(pid as i32).context("no pid")?;
     let mut mask = SigSet::all();
     // Nobody may hold these back, and those of faults must end this process as ever.
@@ -42,7 +48,12 @@ pub fn wait(pid: u32, master: Option<(&OwnedFd, LineEnds)>) -> Result<ExitStatus
     }
     let mut copier = master.map(Copier::new).transpose()?;
     loop {
-        if let Some(status) = ended(pid)? {
+        let status = ended(pid)?;
+        if let Some(Err(error)) = notify.map(NotifySocket::pass_on) {
+            // The container runs, whatever the service manager's socket is.
+            tracing::warn!("{error:#}");
+        }
+        if let Some(status) = status {
             if let Some(copier) = &mut copier {
                 copier.drain()?;
             }
@@ -51,12 +62,13 @@ pub fn wait(pid: u32, master: Option<(&OwnedFd, LineEnds)>) -> Result<ExitStatus
         }
         match &mut copier {
             Some(terminal) => {
-                if !terminal.turn(signals.as_fd())? {
+                if !terminal.turn(signals.as_fd(), notify.map(AsFd::as_fd))? {
                     copier = None;
                 }
             }
             None => {
-                let mut fds = [rustix::event::PollFd::new(&signals, rustix::event::PollFlags::IN)];
+                let mut fds = vec![PollFd::new(&signals, PollFlags::IN)];
+                fds.extend(notify.map(|notify| PollFd::new(notify, PollFlags::IN)));
                 match rustix::event::poll(&mut fds, None) {
                     Ok(_) | Err(Errno::INTR) => {}
                     Err(error) => return Err(error).context("wait for signals"),

@@ -10,6 +10,7 @@ mod ext4;
 pub(crate) mod foreground;
 pub(crate) mod guest_spec;
 pub(crate) mod hooks;
+pub(crate) mod notify_socket;
 pub(crate) mod own_program;
 pub(crate) mod pidfd_socket;
 pub(crate) mod pod_network;

@@ -184,9 +184,9 @@ impl<'a> Copier<'a> {
         }
     }
 
-    /// Waits for data, or for `wake` to become readable, and copies what there is. `false` once the
+    /// Waits for data, or for `wake` or `more` to become readable, and copies what there is. `false` once the
     /// terminal has ended.
-    pub fn turn(&mut self, wake: BorrowedFd<'_>) -> Result<bool> {
+    pub fn turn(&mut self, wake: BorrowedFd<'_>, more: Option<BorrowedFd<'_>>) -> Result<bool> {
         let stdin = std::io::stdin();
         let wants_input = self.input_open && self.pending.is_empty();
         let of_master =
@@ -194,15 +194,16 @@ impl<'a> Copier<'a> {
         let mut fds = [
             PollFd::new(self.master, of_master),
             PollFd::new(&wake, PollFlags::IN),
+            PollFd::new(more.as_ref().unwrap_or(&wake), PollFlags::IN),
             PollFd::new(&stdin, PollFlags::IN),
         ];
         // One that isn't asked for anything would still be reported once it has hung up.
-        let watched = if wants_input { &mut fds[..] } else { &mut fds[..2] };
+        let watched = if wants_input { &mut fds[..] } else { &mut fds[..3] };
         match poll(watched, None) {
             Err(Errno::INTR) => return Ok(true),
             other => other.context("wait for the terminal")?,
         };
-        let (master, input) = (fds[0].revents(), fds[2].revents());
+        let (master, input) = (fds[0].revents(), fds[3].revents());
         let mut buffer = [0; 4096];
         if master.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
             // EIO: the last process with the slave has closed it (tty_ioctl(4), pty(7)).

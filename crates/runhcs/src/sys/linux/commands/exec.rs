@@ -70,7 +70,7 @@ pub fn run(globals: &Globals, args: &ExecArgs) -> Result<u8> {
     }
     let master = listener.map(Listener::receive).transpose()?;
     let ends = existing.container().map_or(LineEnds::Guests, |_| LineEnds::Callers);
-    Ok(foreground::wait(pid, master.as_ref().map(|master| (master, ends)))?.code())
+    Ok(foreground::wait(pid, master.as_ref().map(|master| (master, ends)), None)?.code())
 }
 
 fn exec_in_vm(

@@ -39,7 +39,7 @@ pub fn run(globals: &Globals, args: &RestoreArgs) -> Result<u8> {
     if args.detach {
         return Ok(0);
     }
-    let status = foreground::wait(created.main.process.pid, None);
+    let status = foreground::wait(created.main.process.pid, None, None);
     let deleted = commands::delete::run(globals, &DeleteArgs { id: args.id.clone(), force: true });
     let status = status?;
     deleted?;

@@ -56,9 +56,11 @@ fn started(
     pid: u32,
     master: Option<(&OwnedFd, LineEnds)>,
 ) -> Result<ExitStatus> {
-    commands::start::run(globals, &IdArgs { id: args.create.id.clone() })?;
+    let id = IdArgs { id: args.create.id.clone() };
     if args.detach {
+        commands::start::run(globals, &id)?;
         return Ok(ExitStatus::Exited(0));
     }
-    foreground::wait(pid, master)
+    let (notify, _) = commands::start::release(globals, &id)?;
+    foreground::wait(pid, master, notify.as_ref())
 }
