@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 pub use bundle::Bundle;
 pub use host::Host;
 pub use loop_device::LoopDevice;
-pub use network::{Netns, Server};
+pub use network::{Names, Netns, Server};
 pub use racer::Racer;
 pub use terminal::{ConsoleSocket, Session, read_until, type_in};
 pub use user::User;

@@ -1,8 +1,14 @@
 //! Networks for tests: a namespace such as a CNI plugin makes, wired to another one that stands
 //! for the rest of the world.
 
+use std::io;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::Harness;
 
@@ -65,12 +71,64 @@ impl Netns {
             self.command(&["/bin/busybox", "httpd", "-f", "-p", "80", "-h", directory]);
         Server(command.stdin(Stdio::null()).spawn().unwrap())
     }
+
+    /// Answers questions for names, at port 53, with this address, until the result is dropped.
+    pub fn answer_names(&self, address: Ipv4Addr) -> Names {
+        let namespace = std::fs::File::open(&self.0).unwrap();
+        let (ready, listening) = mpsc::channel();
+        let (asked, questions) = mpsc::channel();
+        std::thread::spawn(move || -> io::Result<()> {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+            let socket = UdpSocket::bind("0.0.0.0:53")?;
+            let _ = ready.send(socket.try_clone()?);
+            let mut buffer = [0; 512];
+            loop {
+                let (length, from) = socket.recv_from(&mut buffer)?;
+                if length == 0 {
+                    return Ok(());
+                }
+                let question = &buffer[..length];
+                socket.send_to(&answer(question, address), from)?;
+                let _ = asked.send(question.to_vec());
+            }
+        });
+        Names { socket: listening.recv().unwrap(), questions }
+    }
+}
+
+/// The answer to a question of one name (RFC 1035, section 4).
+fn answer(question: &[u8], address: Ipv4Addr) -> Vec<u8> {
+    let mut message = question.to_vec();
+    // A response, without an error, to one question. Names have addresses of the old kind only.
+    let found = question.ends_with(&[0, 1, 0, 1]);
+    message[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(found), 0, 0, 0, 0]);
+    if found {
+        // The name in the question, an address of the Internet, for a minute.
+        message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+        message.extend(address.octets());
+    }
+    message
 }
 
 impl Drop for Netns {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg(&self.0).status();
         let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Somebody who answers questions for names.
+#[derive(Debug)]
+pub struct Names {
+    socket: UdpSocket,
+    /// The questions, as they came.
+    pub questions: mpsc::Receiver<Vec<u8>>,
+}
+
+impl Drop for Names {
+    fn drop(&mut self) {
+        // An empty question ends it.
+        let _ = self.socket.send_to(&[], "127.0.0.1:53");
     }
 }
 

@@ -107,6 +107,28 @@ fn a_pods_network_is_carried_into_its_vm() {
     });
 }
 
+/// As container managers have it: they write the file and mount it.
+#[test]
+fn names_are_looked_up_where_the_configuration_says() {
+    vm("names", |h| {
+        let (netns, peer) = world(h);
+        let pages = h.path("pages");
+        std::fs::create_dir(&pages).unwrap();
+        std::fs::write(pages.join("index.html"), "by name\n").unwrap();
+        let _server = peer.serve(&pages);
+        let names = peer.answer_names([192, 0, 2, 1].into());
+        let resolver = h.path("resolv.conf");
+        std::fs::write(&resolver, "nameserver 10.55.0.1\nsearch example.test\n").unwrap();
+        let bundle = sandbox(h, &netns).bind(&resolver, "/etc/resolv.conf", &["rbind", "ro"]);
+        h.new_container(&["run", "--detach"], &bundle, "pod").ok();
+        assert_eq!(in_pod(h, "wget -qO- http://web.example.test/index.html"), "by name\n");
+        let question = names.questions.recv().unwrap();
+        let name = b"\x03web\x07example\x04test\x00";
+        assert_eq!(&question[12..12 + name.len()], name);
+        h.runhcs(&["delete", "--force", "pod"]).ok();
+    });
+}
+
 #[test]
 fn several_interfaces_keep_their_names() {
     vm("interfaces", |h| {
@@ -118,6 +140,7 @@ fn several_interfaces_keep_their_names() {
         // As Calico does it: a gateway that no address puts on the link.
         netns.run("ip neighbour add 169.254.1.1 lladdr 02:00:00:00:00:77 dev net1 nud permanent");
         netns.run("ip route add 169.254.1.1 dev net1 scope link");
+        netns.run("ip -6 neighbour add fd66::9 lladdr 02:00:00:00:00:66 dev net1 nud permanent");
         h.new_container(&["run", "--detach"], &sandbox(h, &netns), "pod").ok();
         for (name, address) in [("eth0", "10.55.0.2/24"), ("net1", "10.66.0.2/16")] {
             let shown = in_pod(h, &format!("ip -o address show dev {name}"));
@@ -128,7 +151,12 @@ fn several_interfaces_keep_their_names() {
             assert!(routes.contains(route), "{route} in {routes}");
         }
         let neighbours = in_pod(h, "ip neigh");
-        assert!(neighbours.contains("02:00:00:00:00:77"), "{neighbours}");
+        for neighbour in [
+            "169.254.1.1 dev net1 lladdr 02:00:00:00:00:77",
+            "fd66::9 dev net1 lladdr 02:00:00:00:00:66",
+        ] {
+            assert!(neighbours.contains(neighbour), "{neighbour} in {neighbours}");
+        }
         in_pod(h, "ping -c 1 -W 10 10.66.0.1");
         h.runhcs(&["delete", "--force", "pod"]).ok();
     });
@@ -219,6 +247,13 @@ fn a_vm_follows_what_is_changed_in_its_network() {
         assert!(shown.contains("mtu 1300"), "{shown}");
         assert!(in_pod(h, "ip route").contains("10.99.0.0/16 via 10.55.0.1"));
         in_pod(h, "ping -c 1 -W 10 10.55.0.1");
+        netns.run("ip route del 10.99.0.0/16");
+        netns.run("ip address del fd55::2/64 dev eth0");
+        netns.run("ip address add fd55::7/64 dev eth0 nodad");
+        h.runhcs(&["sync", "pod"]).ok();
+        let shown = in_pod(h, "ip -o address show dev eth0; ip route");
+        assert!(shown.contains("fd55::7/64") && !shown.contains("fd55::2/"), "{shown}");
+        assert!(!shown.contains("10.99.0.0"), "{shown}");
 
         // An interface is added, and nobody asks.
         netns.connect("net1", &peer, "peer1");

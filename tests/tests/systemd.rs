@@ -106,8 +106,27 @@ impl<'h> Machine<'h> {
 
     /// A property of the inner container's unit, as systemd tells it.
     fn property(&self, name: &str) -> String {
-        let shown = self.sh(&format!("systemctl show --value -p {name} box-one.scope")).ok();
-        shown.stdout.trim().to_owned()
+        self.properties(&[name]).remove(0)
+    }
+
+    /// Several of them.
+    fn properties(&self, names: &[&str]) -> Vec<String> {
+        let list = names.join(",");
+        let shown = self.sh(&format!("systemctl show -p {list} box-one.scope")).ok().stdout;
+        let value = |name: &&str| {
+            let mut lines = shown.lines();
+            let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            value.unwrap_or_else(|| panic!("no {name} in {shown}")).to_owned()
+        };
+        names.iter().map(value).collect()
+    }
+
+    /// Panics unless each has its value.
+    fn has(&self, expected: &[(&str, &str)]) {
+        let names: Vec<&str> = expected.iter().map(|(name, _)| *name).collect();
+        let found = self.properties(&names);
+        let found: Vec<_> = names.into_iter().zip(found.iter().map(String::as_str)).collect();
+        assert_eq!(found, expected);
     }
 
     fn limit(&self, version_1: &str, version_2: &str) -> String {
@@ -143,7 +162,7 @@ in_both!(systemd_makes_control_groups, |h| {
         config["annotations"] = json!({ "org.systemd.property.TimeoutStopSec": "5" });
     });
     machine.runhcs("run --detach --bundle /inner box").ok();
-    for (name, value) in [
+    machine.has(&[
         ("Slice", "test.slice"),
         ("ActiveState", "active"),
         ("Delegate", "yes"),
@@ -152,10 +171,8 @@ in_both!(systemd_makes_control_groups, |h| {
         ("CPUQuotaPerSecUSec", "500ms"),
         ("TimeoutStopUSec", "5s"),
         ("DevicePolicy", "strict"),
-    ] {
-        assert_eq!(machine.property(name), value, "{name}");
-    }
-    let memory = [machine.property("MemoryMax"), machine.property("MemoryLimit")];
+    ]);
+    let memory = machine.properties(&["MemoryMax", "MemoryLimit"]);
     assert!(memory.contains(&"67108864".to_owned()), "{memory:?}");
     assert_eq!(machine.limit("memory.limit_in_bytes", "memory.max"), "67108864");
     assert_eq!(machine.limit("pids.max", "pids.max"), "50");
@@ -205,7 +222,8 @@ fn with_vms(bundle: Bundle) -> Bundle {
     let image = runhcs_tests::target().join("guest-image");
     let bundle = bundle.with_copy(qemu, qemu).with_program("runhcs-vm-shim");
     let config = "vm-shim = '/bin/runhcs-vm-shim'\n[vm]\nkernel = '/image/vmlinux'\n\
-        initramfs = '/image/initramfs.img'\naccelerator = 'tcg'\ntemplate = 'never'\n";
+        initramfs = '/image/initramfs.img'\naccelerator = 'tcg'\ntemplate = 'never'\n\
+        boot-timeout-seconds = 600\n";
     std::fs::write(bundle.path().join("rootfs/vm.toml"), config).unwrap();
     let bundle = bundle.bind(&image, "/image", &["rbind", "ro"]);
     let files = ["/usr/share/qemu", "/usr/share/seabios", "/usr/lib/x86_64-linux-gnu/qemu"];
@@ -222,68 +240,68 @@ fn with_vms(bundle: Bundle) -> Bundle {
     })
 }
 
-#[test]
-fn systemd_makes_the_control_groups_of_a_vm() {
-    Harness::run(Isolation::Process, "systemd_makes_the_control_groups_of_a_vm", |h| {
-        let machine = Machine::boot_with(h, with_vms);
-        machine.configure(|config| {
-            config["linux"]["cgroupsPath"] = json!("test.slice:box:one");
-            config["linux"]["resources"]["memory"] = json!({ "limit": 64 << 20 });
-            config["linux"]["resources"]["pids"] = json!({ "limit": 50 });
-            config["linux"]["resources"]["cpu"] = json!({ "quota": 90_000, "period": 100_000 });
-            config["annotations"] = json!({ "org.systemd.property.TimeoutStopSec": "5" });
-        });
-        let run = "--config /vm.toml run --isolation vm --detach --bundle /inner box";
-        // A step after the scope was made fails: it goes with the rest.
-        let failing = format!("RUNHCS_FAIL_AT=vm runhcs --root /run/inner --systemd-cgroup {run}");
-        machine.sh(&failing).refused("failure injected");
-        assert_eq!(machine.property("ActiveState"), "inactive");
-
-        machine.runhcs(run).ok();
-        for (name, value) in [
-            ("Slice", "test.slice"),
-            ("ActiveState", "active"),
-            ("Delegate", "yes"),
-            ("ControlGroup", "/test.slice/box-one.scope"),
-            ("CPUQuotaPerSecUSec", "900ms"),
-            ("TimeoutStopUSec", "5s"),
-            // The VM's processes have what they need; devices and processes of the container are
-            // the guest's to limit.
-            ("DevicePolicy", "auto"),
-        ] {
-            assert_eq!(machine.property(name), value, "{name}");
-        }
-        assert_ne!(machine.property("TasksMax"), "50");
-        // The guest has 256 MiB, and QEMU as much.
-        assert_eq!(machine.limit("memory.limit_in_bytes", "memory.max"), (512 << 20).to_string());
-        assert_eq!(machine.limit("cpu.cfs_quota_us", "cpu.max").split(' ').next(), Some("90000"));
-        // All of the VM's processes are in it, and nothing else is left there.
-        let script = "for f in memory/ systemd/ ''; do
-                cat /sys/fs/cgroup/${f}test.slice/box-one.scope/cgroup.procs && break
-            done 2>/dev/null | while read pid; do tr '\\0' ' ' </proc/$pid/cmdline; echo; done";
-        let inside = machine.sh(script).ok().stdout;
-        assert_eq!(inside.lines().count(), 3, "{inside}");
-        for program in ["qemu-system", "vm-shim serve", "vm-shim virtiofs"] {
-            assert!(inside.contains(program), "{program} in {inside}");
-        }
-        assert_eq!(machine.runhcs("exec box echo fine").ok().stdout, "fine\n");
-
-        // A later quota holds on the host, too, and systemd keeps it.
-        machine.runhcs("update --cpu-quota 50000 box").ok();
-        assert_eq!(machine.property("CPUQuotaPerSecUSec"), "500ms");
-        machine.sh("systemctl daemon-reload").ok();
-        assert_eq!(machine.limit("cpu.cfs_quota_us", "cpu.max").split(' ').next(), Some("50000"));
-
-        machine.runhcs("delete --force box").ok();
-        assert_eq!(machine.property("ActiveState"), "inactive");
-        assert_eq!(machine.limit("pids.max", "pids.max"), "");
-
-        // Without systemd's flag the form is refused, not half heeded.
-        let plain = format!("runhcs --root /run/inner {run}");
-        machine.sh(&plain).refused("it goes with --systemd-cgroup");
-        h.runhcs(&["delete", "--force", "machine"]).ok();
+// With VM isolation it is a VM in a VM, whose instructions are translated twice where there is no KVM.
+in_both!(systemd_makes_the_control_groups_of_a_vm, |h| {
+    h.write_config("memory-mib = 1536\nvcpus = 2");
+    let machine = Machine::boot_with(h, with_vms);
+    machine.configure(|config| {
+        config["linux"]["cgroupsPath"] = json!("test.slice:box:one");
+        config["linux"]["resources"]["memory"] = json!({ "limit": 64 << 20 });
+        config["linux"]["resources"]["pids"] = json!({ "limit": 50 });
+        config["linux"]["resources"]["cpu"] = json!({ "quota": 200_000, "period": 100_000 });
+        config["annotations"] = json!({ "org.systemd.property.TimeoutStopSec": "5" });
     });
-}
+    let run = "--config /vm.toml run --isolation vm --detach --bundle /inner box";
+    // A step after the scope was made fails: it goes with the rest. In a VM, before there is another.
+    let step = if h.isolation == Isolation::Vm { "vm-group" } else { "vm" };
+    let failing = format!("RUNHCS_FAIL_AT={step} runhcs --root /run/inner --systemd-cgroup {run}");
+    machine.sh(&failing).refused("failure injected");
+    assert_eq!(machine.property("ActiveState"), "inactive");
+
+    machine.runhcs(run).ok();
+    machine.has(&[
+        ("Slice", "test.slice"),
+        ("ActiveState", "active"),
+        ("Delegate", "yes"),
+        ("ControlGroup", "/test.slice/box-one.scope"),
+        ("CPUQuotaPerSecUSec", "2s"),
+        ("TimeoutStopUSec", "5s"),
+        // The VM's processes have what they need; devices and processes of the container are
+        // the guest's to limit.
+        ("DevicePolicy", "auto"),
+    ]);
+    assert_ne!(machine.property("TasksMax"), "50");
+    // The guest has 256 MiB, and QEMU as much.
+    assert_eq!(machine.limit("memory.limit_in_bytes", "memory.max"), (512 << 20).to_string());
+    assert_eq!(machine.limit("cpu.cfs_quota_us", "cpu.max").split(' ').next(), Some("200000"));
+    // All of the VM's processes are in it, and nothing else is left there.
+    let script = "for f in memory/ systemd/ ''; do
+            cat /sys/fs/cgroup/${f}test.slice/box-one.scope/cgroup.procs && break
+        done 2>/dev/null | while read pid; do tr '\\0' ' ' </proc/$pid/cmdline; echo; done";
+    let inside = machine.sh(script).ok().stdout;
+    assert_eq!(inside.lines().count(), 3, "{inside}");
+    for program in ["qemu-system", "vm-shim serve", "vm-shim virtiofs"] {
+        assert!(inside.contains(program), "{program} in {inside}");
+    }
+    if h.isolation == Isolation::Process {
+        assert_eq!(machine.runhcs("exec box echo fine").ok().stdout, "fine\n");
+    }
+
+    // A later quota holds on the host, too, and systemd keeps it.
+    machine.runhcs("update --cpu-quota 90000 box").ok();
+    assert_eq!(machine.property("CPUQuotaPerSecUSec"), "900ms");
+    machine.sh("systemctl daemon-reload").ok();
+    assert_eq!(machine.limit("cpu.cfs_quota_us", "cpu.max").split(' ').next(), Some("90000"));
+
+    machine.runhcs("delete --force box").ok();
+    assert_eq!(machine.property("ActiveState"), "inactive");
+    assert_eq!(machine.limit("pids.max", "pids.max"), "");
+
+    // Without systemd's flag the form is refused, not half heeded.
+    let plain = format!("runhcs --root /run/inner {run}");
+    machine.sh(&plain).refused("it goes with --systemd-cgroup");
+    h.runhcs(&["delete", "--force", "machine"]).ok();
+});
 
 #[test]
 fn a_users_systemd_makes_control_groups() {

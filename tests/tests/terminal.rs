@@ -54,6 +54,25 @@ in_both!(a_further_process_has_the_terminal, |h: &Harness| {
     read_until(&mut session.master, "got word");
     assert_eq!(session.wait(), 9);
     assert!(!session.is_raw());
+    let script = "echo ready; while read line; do stty size; done";
+    let exec = h.command(&["exec", "--tty", "box", "sh", "-c", script]);
+    let mut session = Session::start(exec, (31, 101));
+    read_until(&mut session.master, "ready");
+    session.resize(41, 121);
+    // It is told a moment later.
+    let mut shown = String::new();
+    eventually(
+        || {
+            type_in(&mut session.master, "\n");
+            shown = read_until(&mut session.master, "1\r\n");
+            shown.contains("41 121")
+        },
+        || "the size never arrived".into(),
+    );
+    // The end of its input.
+    type_in(&mut session.master, "\x04");
+    assert_eq!(session.wait(), 0);
+    assert!(!session.is_raw());
     // Ctrl-C is the container's: its terminal makes a signal of it, not this one.
     let script = "trap 'exit 3' INT; echo ready; while true; do sleep 0.1; done";
     let exec = h.command(&["exec", "--tty", "box", "sh", "-c", script]);

@@ -213,6 +213,73 @@ fn a_vm_grows_as_far_as_it_may() {
     });
 }
 
+#[test]
+fn a_pods_vm_grows_by_its_members() {
+    Harness::run(Isolation::Vm, "growing members", |h| {
+        let member_of = |pod: &str, id: &str| {
+            let bundle = Bundle::new(h, id, &["sleep", "1000"]).in_pod("container", pod);
+            let bundle = bundle.edit(|config| {
+                config["linux"]["resources"]["memory"] = json!({ "limit": 64 << 20 });
+            });
+            h.runhcs(&["run", "--detach", "--bundle", bundle.path().to_str().unwrap(), id]).ok();
+        };
+        let boot = |pod: &str| {
+            let bundle = Bundle::new(h, pod, &["sleep", "1000"]).in_pod("sandbox", pod);
+            h.new_container(&["run", "--detach"], &bundle, pod).ok();
+        };
+        let exec = |id: &str, script: &str| h.runhcs(&["exec", id, "sh", "-c", script]).ok().stdout;
+        let mebibytes = |id: &str| {
+            let kib = exec(id, "grep MemTotal /proc/meminfo | tr -dc 0-9");
+            kib.parse::<u64>().unwrap() >> 10
+        };
+        let vcpus = |id: &str| exec(id, "grep -c '^processor' /proc/cpuinfo").trim().to_owned();
+        let limits = |id: &str| exec(id, "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max");
+        let update = |id: &str, options: &[&str]| h.runhcs(&[&["update"], options, &[id]].concat());
+
+        h.write_config("machine = \"q35\"\nmax-memory-mib = 512\nmax-vcpus = 3");
+        boot("pod");
+        member_of("pod", "one");
+        let before = mebibytes("one");
+        assert!(before < 256 && vcpus("one") == "1", "{before}");
+        update("one", &["--memory", "300M", "--cpu-quota", "150000", "--cpu-period", "100000"])
+            .ok();
+        assert_eq!(limits("one"), format!("{}\n150000 100000\n", 300 << 20));
+        // All of the pod has what one of it made the VM grow to, also who comes later.
+        member_of("pod", "two");
+        for id in ["pod", "one", "two"] {
+            assert!(mebibytes(id) > before + 200, "{id}: {before} {}", mebibytes(id));
+            assert_eq!(vcpus(id), "2", "{id}");
+        }
+        // Another one's quota, of the period that it has already; and what the VM has is enough for.
+        update("two", &["--cpu-quota", "250000"]).ok();
+        update("two", &["--memory", "200M"]).ok();
+        assert_eq!(
+            (vcpus("one").as_str(), limits("two")),
+            ("3", format!("{}\n250000 100000\n", 200 << 20))
+        );
+        update("two", &["--cpu-quota", "350000"]).refused("it may grow to 3");
+        update("two", &["--memory", "513M"]).refused("it has 512 MiB and may grow to 512");
+        assert_eq!(limits("two"), format!("{}\n250000 100000\n", 200 << 20));
+        h.runhcs(&["delete", "--force", "one"]).ok();
+        assert_eq!(vcpus("two"), "3");
+        h.runhcs(&["delete", "--force", "two"]).ok();
+        h.runhcs(&["delete", "--force", "pod"]).ok();
+
+        // A machine that can't grow says so, and how one could.
+        h.write_config("");
+        boot("fixed");
+        member_of("fixed", "three");
+        let refused = update("three", &["--memory", "257M"]).refused("may grow to 256");
+        assert!(refused.stderr.contains("machine type q35, max-memory-mib"), "{refused:?}");
+        let refused = update("three", &["--cpu-quota", "110000"]).refused("it may grow to 1");
+        assert!(refused.stderr.contains("machine type q35, max-vcpus"), "{refused:?}");
+        assert_eq!(limits("three"), format!("{}\nmax 100000\n", 64 << 20));
+        for id in ["three", "fixed"] {
+            h.runhcs(&["delete", "--force", id]).ok();
+        }
+    });
+}
+
 in_both!(the_models_annotations_of_containers_are_heeded, |h: &Harness| {
     let script = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes
         cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us

@@ -89,6 +89,23 @@ in_both!(a_pods_containers_meet_in_a_volume, |h: &Harness| {
     assert_eq!(u64::from_ne_bytes(counted[..8].try_into().unwrap()), 40_000);
 });
 
+// As docs/files.md says: watches tell of what is done in the same VM, and the host does things
+// behind their back. What it did is seen by who looks.
+in_both!(watches_tell_of_what_is_done_on_the_same_kernel, |h: &Harness| {
+    let volume = directory(h, "volume");
+    let pair = Pair::new(h, &volume);
+    let (watcher, files) = pair.start(&["watch", "/one"], "watching");
+    std::fs::write(volume.join("by-the-host"), "made outside\n").unwrap();
+    assert_eq!(pair.second(&["cat", "/two/by-the-host"]), "made outside\n");
+    pair.second(&["touch", "/two/by-a-container"]);
+    let first = match h.isolation {
+        Isolation::Process => "by-the-host",
+        Isolation::Vm => "by-a-container",
+    };
+    let told = runhcs_tests::wait(watcher, files).stdout;
+    assert_eq!(told, format!("watching\n{first}\n"));
+});
+
 in_both!(a_later_containers_volumes_come_with_it, |h: &Harness| {
     let sandbox = Bundle::new(h, "pod", &["sleep", "1000"]).in_pod("sandbox", "pod");
     h.new_container(&["run", "--detach"], &sandbox, "pod").ok();

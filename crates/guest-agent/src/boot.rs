@@ -15,6 +15,8 @@ const MODULE_LIST: &str = "/modules.load";
 pub const NETWORK_MODULE_LIST: &str = "/modules.network";
 /// The same for those that a VM with disks needs.
 pub const DISK_MODULE_LIST: &str = "/modules.disk";
+/// The same for those that containers with tunnels need.
+pub const TUN_MODULE_LIST: &str = "/modules.tun";
 
 /// Makes the console this process's stdio, in case the kernel found none to open.
 pub fn open_console() {

@@ -4,6 +4,7 @@
 //! a fork is safe because there is no other thread whose locks could be held.
 
 mod boot;
+mod devices;
 mod disks;
 mod engine;
 mod entropy;

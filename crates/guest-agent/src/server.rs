@@ -21,7 +21,7 @@ use crate::disks::{ContainersDisks, Disks};
 use crate::namespaces::{self, Joinable, Namespaces};
 use crate::reaper::{Exit, Reaper};
 use crate::volumes::{Volume, Volumes};
-use crate::{boot, engine};
+use crate::{boot, devices, engine};
 
 /// A process that the host can attach to.
 #[derive(Debug)]
@@ -132,6 +132,7 @@ impl Server {
             ended: guest.main.exit.borrow().is_some(),
         })?;
         let terminal = spec.process().as_ref().is_some_and(|p| p.terminal() == Some(true));
+        devices::load_drivers(&spec).map_err(|error| Failure::from_error(error.as_ref()))?;
         let volumes = self.volumes.of(&spec, &inner_mounts)?;
         let disks = self.disks.of(&disks, &mut spec, &directory).await?;
         let (ours, theirs) = Ends::new(terminal)?;

@@ -7,7 +7,7 @@ use clap::Args;
 use runhcs_cpio::{Archive, Entry};
 use serde_json::json;
 
-use crate::modules::{Available, DISK, NETWORK, WANTED};
+use crate::modules::{Available, DISK, NETWORK, TUN, WANTED};
 use crate::progress::Progress;
 use crate::{deb, kernel, output};
 
@@ -53,10 +53,12 @@ pub fn build(args: &BuildArgs) -> Result<()> {
     let modules = inputs.modules.select(&WANTED, &[])?;
     let network = inputs.modules.select(&NETWORK, &modules)?;
     let disk = inputs.modules.select(&DISK, &modules)?;
+    let tun = inputs.modules.select(&TUN, &modules)?;
     let lists = [
         ("modules.load", modules.as_slice()),
         ("modules.network", &network),
         ("modules.disk", &disk),
+        ("modules.tun", &tun),
     ];
     let initramfs = pack(&agent, &lists);
     progress.step("writing");
@@ -65,8 +67,8 @@ pub fn build(args: &BuildArgs) -> Result<()> {
         "kernel": output::digest(&vmlinux),
         "agent": output::digest(&agent),
         "initramfs": output::digest(&initramfs),
-        "modules": modules.iter().chain(&network).chain(&disk).map(|(name, _)| name)
-            .collect::<Vec<_>>(),
+        "modules": modules.iter().chain(&network).chain(&disk).chain(&tun)
+            .map(|(name, _)| name).collect::<Vec<_>>(),
     });
     let manifest = serde_json::to_vec_pretty(&manifest)?;
     std::fs::create_dir_all(&args.output)

@@ -26,6 +26,9 @@ pub const NETWORK: [&str; 1] = ["virtio_net"];
 /// What the agent loads when the VM has disks, with the file system that they may hold.
 pub const DISK: [&str; 3] = ["virtio_scsi", "sd_mod", "ext4"];
 
+/// What the agent loads when a container has the device for tunnels.
+pub const TUN: [&str; 1] = ["tun"];
+
 /// `virtio` uses symbols of `virtio_ring` without saying that it depends on it.
 const BEFORE: [(&str, &str); 1] = [("virtio", "virtio_ring")];
 

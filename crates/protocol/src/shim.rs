@@ -6,11 +6,11 @@
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxResources, Spec};
 use runhcs_compute::{ContainerId, ExitStatus};
 use serde::{Deserialize, Serialize};
 
-use crate::guest::{self, DiskPurpose, Failure, Hardware, ProcessKey, TerminalSize};
+use crate::guest::{self, DiskPurpose, Failure, ProcessKey, TerminalSize};
 
 /// What the command asks of the VM shim.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -35,14 +35,9 @@ pub enum Request {
     /// Passed on to the agent as it is. `CreateContainer`, `DeleteContainer` and `WaitProcess`
     /// are refused here. Answered by `Guest`.
     Guest(guest::Request),
-    /// Has the VM grow, if it must, so that a container can use up its limits. Answered by
-    /// `Guest(Done)`.
-    Fit {
-        /// What the limits come to; 0 where there is none.
-        limits: Hardware,
-        /// What the guest should have in memory besides, in MiB, if the VM may grow so far.
-        reserve_mib: u64,
-    },
+    /// Has the VM grow, if it must, so that a container can use up the limits that it is to get.
+    /// Answered by `Guest(Done)`.
+    Fit(Box<Fit>),
     /// Has the VM follow what was changed in the pod's network namespace. Answered by `Guest(Done)`.
     SyncNetwork,
     /// Stops the VM and ends the shim. Answered by `Guest(Done)` once nothing is left of the VM
@@ -65,6 +60,18 @@ pub struct CreateContainer {
     pub mounts: Vec<BindMount>,
     /// For each attached disk: what it is for.
     pub disks: Vec<Disk>,
+}
+
+/// Limits that a container is to get.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fit {
+    /// Its id.
+    pub id: ContainerId,
+    /// The limits; others stay as they are.
+    pub resources: LinuxResources,
+    /// What the guest should have in memory besides, in MiB, if the VM may grow so far.
+    pub reserve_mib: u64,
 }
 
 /// A block device, or a file with the content of one, that is attached to the request.

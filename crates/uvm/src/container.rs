@@ -6,9 +6,7 @@ use oci_spec::runtime::LinuxResources;
 use runhcs_compute::{
     ComputeSystem, ContainerId, Error, OomNotice, Result, Scope, Signal, Stats, Status,
 };
-use runhcs_protocol::guest::{
-    Failure, Hardware, ProcessKey, Reply, Request, UpdateContainer, WaitOom,
-};
+use runhcs_protocol::guest::{Failure, ProcessKey, Reply, Request, UpdateContainer, WaitOom};
 
 use runhcs_protocol::processes::{DescribeProcesses, ProcessTable};
 
@@ -58,9 +56,8 @@ impl VmContainer {
     /// Names the field that is wrong, or that the guest's kernel refuses; says how large the VM is
     /// if it can't grow so far.
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
-        let limits = needed_hardware(resources);
-        if limits != Hardware::default() {
-            self.vm.fit(&self.id, limits).map_err(|error| self.refine("update", error))?;
+        if resources.memory().is_some() || resources.cpu().is_some() {
+            self.vm.fit(&self.id, resources).map_err(|error| self.refine("update", error))?;
         }
         let update = UpdateContainer { id: self.id.clone(), resources: resources.clone() };
         self.change("update", Request::UpdateContainer(Box::new(update)))
@@ -133,23 +130,6 @@ impl VmContainer {
     }
 }
 
-/// What a VM must have for a container to use up its limits; 0 where there is none.
-fn needed_hardware(resources: &LinuxResources) -> Hardware {
-    let limit = resources.memory().as_ref().and_then(|memory| memory.limit()).unwrap_or_default();
-    let cpu = resources.cpu().as_ref();
-    // Without a new period the quota is one of the old, which isn't known here.
-    let quota = cpu.and_then(|cpu| Some((u64::try_from(cpu.quota()?).ok()?, cpu.period()?)));
-    let vcpus = match quota {
-        Some((quota, period)) if period > 0 => quota.div_ceil(period),
-        _ => 0,
-    };
-    Hardware {
-        // Below zero there is none.
-        memory_mib: u64::try_from(limit).unwrap_or_default().div_ceil(1 << 20),
-        vcpus: u32::try_from(vcpus).unwrap_or(u32::MAX),
-    }
-}
-
 /// Whether an answer has pids that ascend from `after` on, and at least one if there are to be more.
 fn is_part(part: &ProcessTable, after: u32) -> bool {
     let pids = part.processes.iter().map(|process| process.pid);
@@ -210,33 +190,5 @@ impl ComputeSystem for VmContainer {
 
     fn delete(&self) -> Result<()> {
         self.vm.delete_container(&self.id)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn limits_come_to_memory_and_processors() {
-        let needed = |json: serde_json::Value| {
-            let Hardware { memory_mib, vcpus } =
-                needed_hardware(&serde_json::from_value(json).unwrap());
-            (memory_mib, vcpus)
-        };
-        assert_eq!(needed(serde_json::json!({})), (0, 0));
-        assert_eq!(
-            needed(
-                serde_json::json!({ "memory": { "limit": -1 }, "cpu": { "quota": -1, "period": 5 } })
-            ),
-            (0, 0)
-        );
-        assert_eq!(needed(serde_json::json!({ "memory": { "limit": (1 << 20) + 1 } })), (2, 0));
-        assert_eq!(
-            needed(serde_json::json!({ "cpu": { "quota": 150_000, "period": 100_000 } })),
-            (0, 2)
-        );
-        assert_eq!(needed(serde_json::json!({ "cpu": { "quota": 150_000 } })), (0, 0));
-        assert_eq!(needed(serde_json::json!({ "cpu": { "quota": 5, "period": 0 } })), (0, 0));
     }
 }

@@ -46,7 +46,7 @@ pub fn of_shim(request: &shim::Request) -> Duration {
             shim::Request::Guest(request) => of(request),
             shim::Request::SyncNetwork => ANSWER,
             // QEMU is asked a few things, then the guest.
-            shim::Request::Fit { .. } => ANSWER + ANSWER,
+            shim::Request::Fit(_) => ANSWER + ANSWER,
             shim::Request::Shutdown => SHUTDOWN,
         }
 }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 use runhcs_compute::{ContainerId, Error, Result};
 use runhcs_protocol::guest::{self, Failure, ProcessKey, TerminalSize};
-use runhcs_protocol::shim::{CreateContainer, Disk, Info, Reply, Request, StandIn};
+use runhcs_protocol::shim::{CreateContainer, Disk, Fit, Info, Reply, Request, StandIn};
 use runhcs_spec::GUEST_OVERHEAD_MIB;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
@@ -222,13 +222,15 @@ impl Vm {
         }
     }
 
-    /// Has the VM grow, if it must, so that a container can use up its limits.
+    /// Has the VM grow, if it must, so that a container can use up the limits that it is to get.
     ///
     /// # Errors
     /// If it may not grow so far; then nothing has changed.
-    pub(crate) fn fit(&self, id: &ContainerId, limits: guest::Hardware) -> Result<()> {
+    pub(crate) fn fit(&self, id: &ContainerId, resources: &LinuxResources) -> Result<()> {
         let operation = format!("have the virtual machine hold what container {id} may use");
-        let request = Request::Fit { limits, reserve_mib: GUEST_OVERHEAD_MIB };
+        let fit =
+            Fit { id: id.clone(), resources: resources.clone(), reserve_mib: GUEST_OVERHEAD_MIB };
+        let request = Request::Fit(Box::new(fit));
         let answered = self.ask(&operation, &request)?;
         match check(&operation, Some(id), answered.reply)? {
             guest::Reply::Done => Ok(()),

@@ -19,6 +19,7 @@ mod disks;
 mod frames;
 mod growth;
 mod inherit;
+mod limits;
 mod log;
 mod lost;
 mod machine;

@@ -9,13 +9,14 @@ use std::rc::Rc;
 use oci_spec::runtime::{Mount, Spec};
 use runhcs_compute::ContainerId;
 use runhcs_protocol::guest::{self, DiskPurpose, Failure, ProcessKey, Reply, Request};
-use runhcs_protocol::shim::{BindMount, CreateContainer, Disk, Info, StandIn};
+use runhcs_protocol::shim::{BindMount, CreateContainer, Disk, Fit, Info, StandIn};
 use runhcs_uvm::deadline;
 use tokio::sync::Mutex;
 
 use crate::agent::{Agent, NoReply};
 use crate::disks::{Disks, Uses};
 use crate::growth::Growth;
+use crate::limits::Limits;
 use crate::lost::Lost;
 use crate::network::Link;
 use crate::share::{ReadOnly, ShareTree, Shared, Tree};
@@ -52,6 +53,7 @@ pub struct Pod {
     network: Option<Rc<Link>>,
     share: RefCell<ShareTree>,
     hardware: Hardware,
+    limits: Limits,
     containers: RefCell<HashMap<ContainerId, Slot>>,
     processes: RefCell<HashMap<ProcessKey, Process>>,
 }
@@ -84,6 +86,7 @@ impl Pod {
             network,
             share: RefCell::new(share),
             hardware,
+            limits: Limits::default(),
             containers: RefCell::default(),
             processes: RefCell::default(),
         }
@@ -114,8 +117,10 @@ impl Pod {
             let inner = inner_mounts(&shared, &root_inner, &mounts);
             let plugged = self.hardware.disks.plug(disks.into_iter().zip(files).collect()).await;
             let disks = plugged.map_err(|error| refuse(format!("{error:#}")))?;
+            let limits = spec.linux().as_ref().and_then(|linux| linux.resources().clone());
             match self.create_in_guest(&id, spec, &disks, inner).await {
                 Ok(reply) => {
+                    self.limits.note(&id, limits.as_ref());
                     *slot = Some(Brought { disks, _trees: shared });
                     Ok(reply)
                 }
@@ -174,6 +179,7 @@ impl Pod {
                 self.hardware.disks.release(brought.disks).await;
             }
             self.processes.borrow_mut().retain(|key, _| key.container != *id);
+            self.limits.forget(id);
             Ok(Reply::Done)
         }
         .await;
@@ -181,9 +187,10 @@ impl Pod {
         result
     }
 
-    /// Has the VM grow, if it must, to what a container's limits come to.
-    pub async fn fit(&self, limits: guest::Hardware, reserve_mib: u64) -> Result<Reply, NoReply> {
-        let fitted = self.hardware.growth.fit(limits, reserve_mib).await;
+    /// Has the VM grow, if it must, to what limits come to that a container is to get.
+    pub async fn fit(&self, fit: Fit) -> Result<Reply, NoReply> {
+        let needed = self.limits.needed(&fit.id, &fit.resources);
+        let fitted = self.hardware.growth.fit(needed, fit.reserve_mib).await;
         fitted.map(|()| Reply::Done).map_err(|error| refuse(format!("{error:#}")))
     }
 
@@ -196,6 +203,10 @@ impl Pod {
 
     /// Passes a request on to the agent.
     pub async fn forward(&self, request: Request) -> Result<Reply, NoReply> {
+        let updated = match &request {
+            Request::UpdateContainer(update) => Some((**update).clone()),
+            _ => None,
+        };
         let created = match &request {
             Request::CreateContainer(_) | Request::DeleteContainer(_) | Request::WaitProcess(_) => {
                 return Err(refuse("the VM shim has a request of its own for this".to_owned()));
@@ -207,6 +218,9 @@ impl Pod {
             _ => None,
         };
         let reply = self.agent.call(&request, deadline::of(&request)).await?;
+        if let Some(update) = updated {
+            self.limits.note(&update.id, Some(&update.resources));
+        }
         if let Some((container, terminal)) = created {
             let Reply::Process { exec: exec @ Some(_), pid } = reply else {
                 return Err(unexpected(&reply));
