@@ -22,3 +22,5 @@ pub use namespaces::{NamespaceConfig, Namespaces};
 pub use process::ProcessHandle;
 pub use record::{RECORD_VERSION, Record, VmPlace};
 pub use store::{Entry, Listed, Locked, Store};
+#[cfg(windows)]
+pub use sys::AdministratorsOnly;

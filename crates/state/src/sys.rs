@@ -14,6 +14,8 @@ pub(crate) use linux::{Dir, NAMES_DIFFER_BY_CASE, Root, process_times};
 #[cfg(windows)]
 mod windows;
 #[cfg(windows)]
+pub use windows::AdministratorsOnly;
+#[cfg(windows)]
 pub(crate) use windows::{Dir, NAMES_DIFFER_BY_CASE, Root, process_times};
 
 /// The outcome of reading a value.

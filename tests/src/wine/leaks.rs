@@ -50,12 +50,12 @@ pub fn clean(wine: &Wine) {
     for (pid, _) in processes(wine) {
         let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
     }
-    let _ = registry(wine, &["delete", &root(wine), "/f"]);
+    let _ = registry(&["delete", &root(wine), "/f"]);
 }
 
 /// Processes that the test's commands started: they have its token in their environment. Wine's own
 /// that it starts on the way don't count.
-fn processes(wine: &Wine) -> Vec<(u32, String)> {
+pub fn processes(wine: &Wine) -> Vec<(u32, String)> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
@@ -77,12 +77,12 @@ fn processes(wine: &Wine) -> Vec<(u32, String)> {
 }
 
 fn root(wine: &Wine) -> String {
-    format!(r"HKLM\SOFTWARE\Microsoft\runhcs\{}", wine.token)
+    format!(r"HKLM\{}", wine.registry_root())
 }
 
 /// The keys of the test's entries.
 fn keys(wine: &Wine) -> Vec<String> {
-    let output = registry(wine, &["query", &root(wine)]);
+    let output = registry(&["query", &root(wine)]);
     let mut keys: Vec<String> = output
         .lines()
         .map(str::trim)
@@ -93,13 +93,13 @@ fn keys(wine: &Wine) -> Vec<String> {
     // The store's own keys stay, and are empty.
     keys.retain(|key| {
         let own = key.rsplit_once('\\').is_some_and(|(_, name)| name.starts_with('~'));
-        !own || registry(wine, &["query", key, "/s"]).lines().any(|line| line.contains("REG_"))
+        !own || registry(&["query", key, "/s"]).lines().any(|line| line.contains("REG_"))
     });
     keys
 }
 
 /// Runs Wine's `reg` outside of the test, so that it isn't one of its processes.
-fn registry(_wine: &Wine, arguments: &[&str]) -> String {
+pub fn registry(arguments: &[&str]) -> String {
     let output = prefix::wine(Path::new("reg")).args(arguments).output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }

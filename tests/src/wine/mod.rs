@@ -194,6 +194,26 @@ impl Wine {
         self.sim.calls().unwrap()
     }
 
+    /// The value of a container's entry.
+    pub fn stored(&self, id: &str, value: &str) -> serde_json::Value {
+        let key = format!(r"HKLM\{}\{id}", self.registry_root());
+        let said = leaks::registry(&["query", &key, "/v", value]);
+        let text = said.split_once("REG_SZ").unwrap_or_else(|| panic!("{key} {value}: {said}")).1;
+        serde_json::from_str(text.trim()).unwrap()
+    }
+
+    /// The key of the test's containers, in the machine's hive.
+    pub fn registry_root(&self) -> String {
+        format!(r"SOFTWARE\Microsoft\runhcs\{}", self.token)
+    }
+
+    /// The shims that there are: their pids and command lines.
+    pub fn shims(&self) -> Vec<(u32, String)> {
+        let mut processes = leaks::processes(self);
+        processes.retain(|(_, line)| line.contains(" shim ") || line.contains(" vm-shim "));
+        processes
+    }
+
     /// What is left at this moment that the test's containers had, once processes that were ended
     /// had the time to be gone.
     pub fn left(&self) -> Vec<String> {

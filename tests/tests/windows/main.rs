@@ -1,6 +1,7 @@
 //! The Windows program, from its command line, under Wine and against a stand-in for the Host
 //! Compute Service.
 
+mod access;
 mod consoles;
 mod disks;
 mod failures;

@@ -1,6 +1,6 @@
-//! Named pipes on which shims are asked. Only administrators can make or open pipes of their
-//! prefix (Microsoft Learn, "Named pipes" and "ProtectedPrefix"), so whoever answers is a shim and
-//! whoever asks may.
+//! Named pipes on which shims are asked. Only administrators can make pipes of their prefix
+//! (Microsoft Learn, "Named pipes" and "ProtectedPrefix"), so whoever answers is a shim; and only
+//! they can open one of these, so whoever asks may.
 //!
 //! A connection carries messages. Every wait for one has a deadline or ends with the other side.
 
@@ -9,6 +9,7 @@ use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use runhcs_state::AdministratorsOnly;
 use windows_sys::Win32::Foundation::{
     ERROR_BROKEN_PIPE, ERROR_FILE_NOT_FOUND, ERROR_IO_PENDING, ERROR_MORE_DATA, ERROR_NO_DATA,
     ERROR_PIPE_BUSY, ERROR_PIPE_CONNECTED, GENERIC_READ, GENERIC_WRITE, HANDLE,
@@ -88,7 +89,9 @@ impl Listener {
 
 fn instance(name: &[u16], flags: u32) -> io::Result<OwnedHandle> {
     let size = LONGEST as u32;
-    // SAFETY: the name has a 0 at its end and outlives the call; no security attributes are given.
+    let rights = AdministratorsOnly::new()?;
+    // SAFETY: the name has a 0 at its end; it, the attributes and the rights in them outlive the
+    // call.
     let handle = unsafe {
         CreateNamedPipeW(
             name.as_ptr(),
@@ -98,7 +101,7 @@ fn instance(name: &[u16], flags: u32) -> io::Result<OwnedHandle> {
             size,
             size,
             0,
-            std::ptr::null(),
+            &rights.attributes(),
         )
     };
     own(handle)

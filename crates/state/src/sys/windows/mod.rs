@@ -16,10 +16,12 @@
 mod dir;
 mod mutex;
 mod process;
+mod rights;
 mod root;
 
 pub(crate) use dir::Dir;
 pub(crate) use process::process_times;
+pub use rights::AdministratorsOnly;
 pub(crate) use root::Root;
 
 use std::io;

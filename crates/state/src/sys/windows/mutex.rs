@@ -8,6 +8,7 @@ use std::rc::Rc;
 use windows_sys::Win32::Foundation::{WAIT_ABANDONED, WAIT_OBJECT_0, WAIT_TIMEOUT};
 use windows_sys::Win32::System::Threading::{CreateMutexW, ReleaseMutex, WaitForSingleObject};
 
+use super::AdministratorsOnly;
 use crate::name::digest;
 use crate::{Error, Result};
 
@@ -29,11 +30,13 @@ impl Mutex {
         // A mutex's name can't be as long as a key's, and differs by case.
         let name = digest(&format!(r"{root}\{name}").to_lowercase());
         let name: Vec<u16> = format!(r"Global\runhcs-{name}").encode_utf16().chain([0]).collect();
-        // SAFETY: the name is a text with a 0 at its end that outlives the call; no security
-        // attributes are given.
-        let handle = unsafe { CreateMutexW(std::ptr::null(), 0, name.as_ptr()) };
+        let failed = |error: io::Error| Error::io("make the lock of", path, error);
+        let rights = AdministratorsOnly::new().map_err(failed)?;
+        // SAFETY: the name is a text with a 0 at its end; it, the attributes and the rights in them
+        // outlive the call.
+        let handle = unsafe { CreateMutexW(&rights.attributes(), 0, name.as_ptr()) };
         if handle.is_null() {
-            return Err(Error::io("make the lock of", path, io::Error::last_os_error()));
+            return Err(failed(io::Error::last_os_error()));
         }
         // SAFETY: the call has just made the handle, and nobody else has it.
         let handle = unsafe { OwnedHandle::from_raw_handle(handle) };

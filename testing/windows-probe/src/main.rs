@@ -1,0 +1,44 @@
+//! What a test under Wine can only see, or have, as a Windows program. The tests run on Linux and
+//! start it:
+//!
+//! - `windows-probe inherit FILE COMMAND…` has handles that a command may inherit, and says who
+//!   still has them when it is done;
+//! - `windows-probe descriptor key|pipe|mutex NAME` says who may use an object;
+//! - `windows-probe hand-down KEY SDDL` makes a registry key whose rights new keys in it have;
+//! - `windows-probe console FILE COMMAND…` runs a command and records what becomes of the console;
+//! - `windows-probe resize COLUMNS ROWS` changes the console's size.
+
+#[cfg(windows)]
+mod console;
+#[cfg(windows)]
+mod descriptor;
+#[cfg(windows)]
+mod inherit;
+
+#[cfg(windows)]
+fn main() {
+    if let Err(error) = run() {
+        eprintln!("windows-probe: {error:#}");
+        std::process::exit(1);
+    }
+}
+
+#[cfg(windows)]
+fn run() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["inherit", file, command @ ..] => inherit::run(file.as_ref(), command),
+        ["descriptor", kind, name] => descriptor::say(kind, name),
+        ["hand-down", key, sddl] => descriptor::hand_down(key, sddl),
+        ["console", file, command @ ..] => console::watch(file.as_ref(), command),
+        ["resize", columns, rows] => console::resize(columns.parse()?, rows.parse()?),
+        _ => anyhow::bail!("an unknown request: {words:?}"),
+    }
+}
+
+#[cfg(not(windows))]
+fn main() {
+    eprintln!("windows-probe: this program is for Windows");
+    std::process::exit(1);
+}
