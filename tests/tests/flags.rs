@@ -17,7 +17,9 @@ in_both!(debug_logs_each_step_with_its_time, |h: &Harness| {
         .map(|line| line["step"].as_str().unwrap())
         .collect();
     let expected: &[&str] = match h.isolation {
-        Isolation::Process => &["load", "place", "claim", "plan", "resources", "container", "main"],
+        Isolation::Process => {
+            &["load", "place", "claim", "notify-socket", "plan", "resources", "container", "main"]
+        }
         Isolation::Vm => &[
             "load",
             "place",
