@@ -8,9 +8,17 @@ use serde_json::json;
 
 in_both!(every_step_that_fails_undoes_all, |h: &Harness| {
     let steps: &[&str] = match h.isolation {
-        Isolation::Process => {
-            &["load", "place", "claim", "plan", "resources", "container", "main", "pid-file"]
-        }
+        Isolation::Process => &[
+            "load",
+            "place",
+            "claim",
+            "notify-socket",
+            "plan",
+            "resources",
+            "container",
+            "main",
+            "pid-file",
+        ],
         Isolation::Vm => &[
             "load",
             "place",
