@@ -1,6 +1,8 @@
 //! The network of a pod in a VM: that of the network namespace which its configuration names.
 
-use runhcs_tests::{Bundle, Harness, Isolation, Netns, eventually};
+use std::path::PathBuf;
+
+use runhcs_tests::{Bundle, Harness, Isolation, Netns, Server, eventually};
 use serde_json::json;
 
 fn vm(name: &str, body: impl FnOnce(&Harness)) {
@@ -38,6 +40,15 @@ fn world(h: &Harness) -> (Netns, Netns) {
     (pod, peer)
 }
 
+/// Serves a page from a directory, which is returned, until the server is dropped.
+fn serve_page(h: &Harness, from: &Netns, text: &str) -> (PathBuf, Server) {
+    let pages = h.path("pages");
+    std::fs::create_dir(&pages).unwrap();
+    std::fs::write(pages.join("index.html"), text).unwrap();
+    let server = from.serve(&pages);
+    (pages, server)
+}
+
 fn in_pod(h: &Harness, script: &str) -> String {
     h.runhcs(&["exec", "pod", "sh", "-c", script]).ok().stdout
 }
@@ -46,11 +57,8 @@ fn in_pod(h: &Harness, script: &str) -> String {
 fn a_pods_network_is_carried_into_its_vm() {
     vm("network", |h| {
         let (netns, peer) = world(h);
-        let pages = h.path("pages");
-        std::fs::create_dir(&pages).unwrap();
-        std::fs::write(pages.join("index.html"), "from outside\n").unwrap();
         let before = netns.run("tc qdisc show dev eth0");
-        let _server = peer.serve(&pages);
+        let (pages, _server) = serve_page(h, &peer, "from outside\n");
         h.new_container(&["run", "--detach"], &sandbox(h, &netns), "pod").ok();
 
         let eth0 = in_pod(h, "ip link show eth0");
@@ -112,10 +120,7 @@ fn a_pods_network_is_carried_into_its_vm() {
 fn names_are_looked_up_where_the_configuration_says() {
     vm("names", |h| {
         let (netns, peer) = world(h);
-        let pages = h.path("pages");
-        std::fs::create_dir(&pages).unwrap();
-        std::fs::write(pages.join("index.html"), "by name\n").unwrap();
-        let _server = peer.serve(&pages);
+        let _server = serve_page(h, &peer, "by name\n");
         let names = peer.answer_names([192, 0, 2, 1].into());
         let resolver = h.path("resolv.conf");
         std::fs::write(&resolver, "nameserver 10.55.0.1\nsearch example.test\n").unwrap();

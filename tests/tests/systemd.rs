@@ -104,6 +104,18 @@ impl<'h> Machine<'h> {
         self.sh(&format!("echo '{text}' >/inner/config.json")).ok();
     }
 
+    /// Gives the inner container a group in a slice, with limits and a property of its unit. `quota`
+    /// is what it may use of its 100 ms of processor time, in µs.
+    fn limit_in_slice(&self, quota: i64) {
+        self.configure(|config| {
+            config["linux"]["cgroupsPath"] = json!("test.slice:box:one");
+            config["linux"]["resources"]["memory"] = json!({ "limit": 64 << 20 });
+            config["linux"]["resources"]["pids"] = json!({ "limit": 50 });
+            config["linux"]["resources"]["cpu"] = json!({ "quota": quota, "period": 100_000 });
+            config["annotations"] = json!({ "org.systemd.property.TimeoutStopSec": "5" });
+        });
+    }
+
     /// A property of the inner container's unit, as systemd tells it.
     fn property(&self, name: &str) -> String {
         self.properties(&[name]).remove(0)
@@ -154,13 +166,7 @@ impl Drop for Machine<'_> {
 
 in_both!(systemd_makes_control_groups, |h| {
     let machine = Machine::boot(h);
-    machine.configure(|config| {
-        config["linux"]["cgroupsPath"] = json!("test.slice:box:one");
-        config["linux"]["resources"]["memory"] = json!({ "limit": 64 << 20 });
-        config["linux"]["resources"]["pids"] = json!({ "limit": 50 });
-        config["linux"]["resources"]["cpu"] = json!({ "quota": 50_000, "period": 100_000 });
-        config["annotations"] = json!({ "org.systemd.property.TimeoutStopSec": "5" });
-    });
+    machine.limit_in_slice(50_000);
     machine.runhcs("run --detach --bundle /inner box").ok();
     machine.has(&[
         ("Slice", "test.slice"),
@@ -244,13 +250,7 @@ fn with_vms(bundle: Bundle) -> Bundle {
 in_both!(systemd_makes_the_control_groups_of_a_vm, |h| {
     h.write_config("memory-mib = 1536\nvcpus = 2");
     let machine = Machine::boot_with(h, with_vms);
-    machine.configure(|config| {
-        config["linux"]["cgroupsPath"] = json!("test.slice:box:one");
-        config["linux"]["resources"]["memory"] = json!({ "limit": 64 << 20 });
-        config["linux"]["resources"]["pids"] = json!({ "limit": 50 });
-        config["linux"]["resources"]["cpu"] = json!({ "quota": 200_000, "period": 100_000 });
-        config["annotations"] = json!({ "org.systemd.property.TimeoutStopSec": "5" });
-    });
+    machine.limit_in_slice(200_000);
     let run = "--config /vm.toml run --isolation vm --detach --bundle /inner box";
     // A step after the scope was made fails: it goes with the rest. In a VM, before there is another.
     let step = if h.isolation == Isolation::Vm { "vm-group" } else { "vm" };

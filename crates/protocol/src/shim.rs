@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{LinuxResources, Spec};
+use oci_spec::runtime::Spec;
 use runhcs_compute::{ContainerId, ExitStatus};
 use serde::{Deserialize, Serialize};
 
@@ -33,11 +33,10 @@ pub enum Request {
     /// Which of the container's processes a process of the host stands for. Answered by `StandIns`.
     StandIns(ContainerId),
     /// Passed on to the agent as it is. `CreateContainer`, `DeleteContainer` and `WaitProcess`
-    /// are refused here. Answered by `Guest`.
+    /// are refused here. For `UpdateContainer` the VM first grows, if it must, so that the
+    /// container can use up its limits; if it may not grow so far, nothing changes. Answered by
+    /// `Guest`.
     Guest(guest::Request),
-    /// Has the VM grow, if it must, so that a container can use up the limits that it is to get.
-    /// Answered by `Guest(Done)`.
-    Fit(Box<Fit>),
     /// Has the VM follow what was changed in the pod's network namespace. Answered by `Guest(Done)`.
     SyncNetwork,
     /// Stops the VM and ends the shim. Answered by `Guest(Done)` once nothing is left of the VM
@@ -60,18 +59,6 @@ pub struct CreateContainer {
     pub mounts: Vec<BindMount>,
     /// For each attached disk: what it is for.
     pub disks: Vec<Disk>,
-}
-
-/// Limits that a container is to get.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Fit {
-    /// Its id.
-    pub id: ContainerId,
-    /// The limits; others stay as they are.
-    pub resources: LinuxResources,
-    /// What the guest should have in memory besides, in MiB, if the VM may grow so far.
-    pub reserve_mib: u64,
 }
 
 /// A block device, or a file with the content of one, that is attached to the request.

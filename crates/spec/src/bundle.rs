@@ -71,7 +71,7 @@ pub fn load_process(path: &Path) -> Result<Process> {
 /// # Errors
 /// It isn't of that shape. The error names the field.
 pub fn configuration_from(value: &Value) -> Result<Spec> {
-    typed::read(value).map_err(|error| Error::invalid(error.field, error.message))
+    Ok(typed::read(value)?)
 }
 
 /// The validated configuration of the file at `path`, its paths as they are written.

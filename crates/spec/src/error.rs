@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::typed::ContentError;
+
 /// Result of reading a configuration.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -41,5 +43,11 @@ impl Error {
     /// A field's value that can't be used.
     pub(crate) fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Invalid { field: field.into(), message: message.into() }
+    }
+}
+
+impl From<ContentError> for Error {
+    fn from(ContentError { field, message }: ContentError) -> Self {
+        Self::Invalid { field, message }
     }
 }

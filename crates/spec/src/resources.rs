@@ -6,7 +6,7 @@ use oci_spec::runtime::LinuxResources;
 use serde_json::Value;
 
 use crate::document::{Document, read};
-use crate::{Error, Result, typed};
+use crate::{Result, typed};
 
 /// Reads the object `linux.resources` from a file of its own, as `update --resources` takes it; `-`
 /// is standard input.
@@ -23,7 +23,7 @@ pub fn load_resources(path: &Path) -> Result<LinuxResources> {
 /// # Errors
 /// It isn't of that shape. The error names the field.
 pub fn resources_from(value: &Value) -> Result<LinuxResources> {
-    typed::read(value).map_err(|error| Error::invalid(error.field, error.message))
+    Ok(typed::read(value)?)
 }
 
 #[cfg(test)]

@@ -56,9 +56,6 @@ impl VmContainer {
     /// Names the field that is wrong, or that the guest's kernel refuses; says how large the VM is
     /// if it can't grow so far.
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
-        if resources.memory().is_some() || resources.cpu().is_some() {
-            self.vm.fit(&self.id, resources).map_err(|error| self.refine("update", error))?;
-        }
         let update = UpdateContainer { id: self.id.clone(), resources: resources.clone() };
         self.change("update", Request::UpdateContainer(Box::new(update)))
     }

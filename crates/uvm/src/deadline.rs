@@ -43,10 +43,10 @@ pub fn of_shim(request: &shim::Request) -> Duration {
             shim::Request::CreateContainer(_) => Duration::from_secs(120 + 60),
             shim::Request::DeleteContainer(id) => of(&Request::DeleteContainer(id.clone())),
             shim::Request::Attach(_) => ATTACH,
+            // Before that, QEMU may be asked to enlarge the VM, and the guest to use it.
+            shim::Request::Guest(update @ Request::UpdateContainer(_)) => ANSWER * 2 + of(update),
             shim::Request::Guest(request) => of(request),
             shim::Request::SyncNetwork => ANSWER,
-            // QEMU is asked a few things, then the guest.
-            shim::Request::Fit(_) => ANSWER + ANSWER,
             shim::Request::Shutdown => SHUTDOWN,
         }
 }

@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::{LinuxResources, Process, Spec};
+use oci_spec::runtime::{Process, Spec};
 use runhcs_compute::{ContainerId, Error, Result};
 use runhcs_protocol::guest::{self, Failure, ProcessKey, TerminalSize};
-use runhcs_protocol::shim::{CreateContainer, Disk, Fit, Info, Reply, Request, StandIn};
-use runhcs_spec::GUEST_OVERHEAD_MIB;
+use runhcs_protocol::shim::{CreateContainer, Disk, Info, Reply, Request, StandIn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -219,22 +218,6 @@ impl Vm {
         match check(operation, None, answered.reply)? {
             guest::Reply::Done => Ok(()),
             reply => Err(unexpected(operation, &Reply::Guest(reply))),
-        }
-    }
-
-    /// Has the VM grow, if it must, so that a container can use up the limits that it is to get.
-    ///
-    /// # Errors
-    /// If it may not grow so far; then nothing has changed.
-    pub(crate) fn fit(&self, id: &ContainerId, resources: &LinuxResources) -> Result<()> {
-        let operation = format!("have the virtual machine hold what container {id} may use");
-        let fit =
-            Fit { id: id.clone(), resources: resources.clone(), reserve_mib: GUEST_OVERHEAD_MIB };
-        let request = Request::Fit(Box::new(fit));
-        let answered = self.ask(&operation, &request)?;
-        match check(&operation, Some(id), answered.reply)? {
-            guest::Reply::Done => Ok(()),
-            reply => Err(unexpected(&operation, &Reply::Guest(reply))),
         }
     }
 

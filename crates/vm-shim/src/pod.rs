@@ -8,8 +8,11 @@ use std::rc::Rc;
 
 use oci_spec::runtime::{Mount, Spec};
 use runhcs_compute::ContainerId;
-use runhcs_protocol::guest::{self, DiskPurpose, Failure, ProcessKey, Reply, Request};
-use runhcs_protocol::shim::{BindMount, CreateContainer, Disk, Fit, Info, StandIn};
+use runhcs_protocol::guest::{
+    self, DiskPurpose, Failure, ProcessKey, Reply, Request, UpdateContainer,
+};
+use runhcs_protocol::shim::{BindMount, CreateContainer, Disk, Info, StandIn};
+use runhcs_spec::GUEST_OVERHEAD_MIB;
 use runhcs_uvm::deadline;
 use tokio::sync::Mutex;
 
@@ -187,13 +190,6 @@ impl Pod {
         result
     }
 
-    /// Has the VM grow, if it must, to what limits come to that a container is to get.
-    pub async fn fit(&self, fit: Fit) -> Result<Reply, NoReply> {
-        let needed = self.limits.needed(&fit.id, &fit.resources);
-        let fitted = self.hardware.growth.fit(needed, fit.reserve_mib).await;
-        fitted.map(|()| Reply::Done).map_err(|error| refuse(format!("{error:#}")))
-    }
-
     /// Has the guest follow the pod's network.
     pub async fn sync_network(&self) -> Result<Reply, NoReply> {
         let Some(network) = &self.network else { return Ok(Reply::Done) };
@@ -201,12 +197,11 @@ impl Pod {
         followed.map(|()| Reply::Done).map_err(|error| refuse(format!("{error:#}")))
     }
 
-    /// Passes a request on to the agent.
+    /// Passes a request on to the agent. Before an update the VM grows, if it must.
     pub async fn forward(&self, request: Request) -> Result<Reply, NoReply> {
-        let updated = match &request {
-            Request::UpdateContainer(update) => Some((**update).clone()),
-            _ => None,
-        };
+        if let Request::UpdateContainer(update) = &request {
+            self.fit(update).await?;
+        }
         let created = match &request {
             Request::CreateContainer(_) | Request::DeleteContainer(_) | Request::WaitProcess(_) => {
                 return Err(refuse("the VM shim has a request of its own for this".to_owned()));
@@ -218,7 +213,7 @@ impl Pod {
             _ => None,
         };
         let reply = self.agent.call(&request, deadline::of(&request)).await?;
-        if let Some(update) = updated {
+        if let Request::UpdateContainer(update) = &request {
             self.limits.note(&update.id, Some(&update.resources));
         }
         if let Some((container, terminal)) = created {
@@ -233,6 +228,17 @@ impl Pod {
             self.add_process(key, terminal, pid);
         }
         Ok(reply)
+    }
+
+    /// Has the VM hold what limits come to that a container is to get.
+    async fn fit(&self, update: &UpdateContainer) -> Result<(), NoReply> {
+        let UpdateContainer { id, resources } = update;
+        if resources.memory().is_none() && resources.cpu().is_none() {
+            return Ok(());
+        }
+        let needed = self.limits.needed(id, resources);
+        let fitted = self.hardware.growth.fit(needed, GUEST_OVERHEAD_MIB).await;
+        fitted.map_err(|error| refuse(format!("{error:#}")))
     }
 
     /// Lets the host's process `pid` attach to a process, the first who asks. Says whether it has a

@@ -118,7 +118,6 @@ async fn converse(
         Request::StandIns(id) => Reply::StandIns(pod.stand_ins(&id)),
         Request::Attach(process) => return attach::run(client, pod.clone(), process).await,
         Request::Guest(request) => answer(pod.forward(request).await),
-        Request::Fit(fit) => answer(pod.fit(*fit).await),
         Request::SyncNetwork => answer(pod.sync_network().await),
         Request::Shutdown => {
             // If the VM is ending already, whoever asked sees the connection end.

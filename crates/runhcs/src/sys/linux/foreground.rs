@@ -47,6 +47,7 @@ pub fn wait(
         copy_size(master);
     }
     let mut copier = master.map(Copier::new).transpose()?;
+    let wakes: Vec<_> = [signals.as_fd()].into_iter().chain(notify.map(AsFd::as_fd)).collect();
     loop {
         let status = ended(pid)?;
         if let Some(Err(error)) = notify.map(NotifySocket::pass_on) {
@@ -62,13 +63,13 @@ pub fn wait(
         }
         match &mut copier {
             Some(terminal) => {
-                if !terminal.turn(signals.as_fd(), notify.map(AsFd::as_fd))? {
+                if !terminal.turn(&wakes)? {
                     copier = None;
                 }
             }
             None => {
-                let mut fds = vec![PollFd::new(&signals, PollFlags::IN)];
-                fds.extend(notify.map(|notify| PollFd::new(notify, PollFlags::IN)));
+                let of = |wake| PollFd::from_borrowed_fd(wake, PollFlags::IN);
+                let mut fds: Vec<_> = wakes.iter().copied().map(of).collect();
                 match rustix::event::poll(&mut fds, None) {
                     Ok(_) | Err(Errno::INTR) => {}
                     Err(error) => return Err(error).context("wait for signals"),

@@ -15,6 +15,7 @@ pub(crate) mod own_program;
 pub(crate) mod pidfd_socket;
 pub(crate) mod pod_network;
 pub(crate) mod privilege;
+pub(crate) mod process;
 pub(crate) mod progress;
 pub(crate) mod service;
 pub(crate) mod shim;

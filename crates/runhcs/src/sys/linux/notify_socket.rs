@@ -7,7 +7,7 @@
 //! passed on: pids, which are of its own namespace, and descriptors.
 
 use std::borrow::Cow;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -18,6 +18,9 @@ use oci_spec::runtime::{MountBuilder, Process, Spec};
 use runhcs_state::ProcessHandle;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+
+use super::process;
 
 /// The variable that names a socket, in the environment of whoever is to notify.
 const VARIABLE: &str = "NOTIFY_SOCKET";
@@ -26,8 +29,6 @@ const DIRECTORY: &str = "notify";
 const SOCKET: &str = "notify.sock";
 /// Where the directory is in the container.
 const IN_CONTAINER: &str = "/run/notify";
-/// The largest message, in bytes. What is more is cut off by the kernel.
-const LARGEST: usize = 64 << 10;
 /// What is passed on. The others are about pids and descriptors, or for the manager's own programs.
 const PASSED_ON: [&str; 9] = [
     "READY",
@@ -116,7 +117,7 @@ impl NotifySocket {
     /// Waits until the container is ready, and tells the manager so and which process it is; or
     /// until that has ended. This process, which the manager knows, is about to end.
     pub fn wait_until_ready(&self, main: &ProcessHandle) -> Result<()> {
-        let Some(process) = open_process(main)? else { return Ok(()) };
+        let Some(process) = process::open(*main)? else { return Ok(()) };
         loop {
             let mut fds =
                 [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&process, PollFlags::IN)];
@@ -139,12 +140,15 @@ impl NotifySocket {
     /// The next message. Descriptors that come with it are closed by the kernel, which ends a
     /// sender's wait for its message to be read (`BARRIER=1`).
     fn receive(&self) -> Result<Option<String>> {
-        let mut buffer = vec![0; LARGEST];
-        match self.socket.recv(&mut buffer) {
-            Ok(size) => Ok(Some(String::from_utf8_lossy(&buffer[..size]).into_owned())),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error).context("receive what the container notifies of"),
-        }
+        let what = "receive what the container notifies of";
+        let mut message = match recv(&self.socket, &mut [0; 0], RecvFlags::PEEK | RecvFlags::TRUNC)
+        {
+            Ok((_, size)) => vec![0; size],
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(error) => return Err(error).context(what),
+        };
+        recv(&self.socket, &mut message, RecvFlags::empty()).context(what)?;
+        Ok(Some(String::from_utf8_lossy(&message).into_owned()))
     }
 
     fn send(&self, message: &str) -> Result<()> {
@@ -163,12 +167,6 @@ impl AsFd for NotifySocket {
 
 fn is_passed_on(line: &str) -> bool {
     line.split_once('=').is_some_and(|(name, _)| PASSED_ON.contains(&name))
-}
-
-fn open_process(main: &ProcessHandle) -> Result<Option<OwnedFd>> {
-    let pid = rustix::process::Pid::from_raw(main.pid as i32).context("no pid")?;
-    let opened = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
-    Ok(if main.is_alive()? { opened.ok() } else { None })
 }
 
 /// Who is to be notified.

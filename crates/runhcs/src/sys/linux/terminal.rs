@@ -184,26 +184,22 @@ impl<'a> Copier<'a> {
         }
     }
 
-    /// Waits for data, or for `wake` or `more` to become readable, and copies what there is. `false` once the
-    /// terminal has ended.
-    pub fn turn(&mut self, wake: BorrowedFd<'_>, more: Option<BorrowedFd<'_>>) -> Result<bool> {
+    /// Waits for data, or for one of `wakes` to become readable, and copies what there is. `false`
+    /// once the terminal has ended.
+    pub fn turn(&mut self, wakes: &[BorrowedFd<'_>]) -> Result<bool> {
         let stdin = std::io::stdin();
         let wants_input = self.input_open && self.pending.is_empty();
         let of_master =
             if self.pending.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
-        let mut fds = [
-            PollFd::new(self.master, of_master),
-            PollFd::new(&wake, PollFlags::IN),
-            PollFd::new(more.as_ref().unwrap_or(&wake), PollFlags::IN),
-            PollFd::new(&stdin, PollFlags::IN),
-        ];
+        let mut fds = vec![PollFd::new(self.master, of_master)];
         // One that isn't asked for anything would still be reported once it has hung up.
-        let watched = if wants_input { &mut fds[..] } else { &mut fds[..3] };
-        match poll(watched, None) {
+        fds.extend(wants_input.then(|| PollFd::new(&stdin, PollFlags::IN)));
+        fds.extend(wakes.iter().map(|wake| PollFd::new(wake, PollFlags::IN)));
+        match poll(&mut fds, None) {
             Err(Errno::INTR) => return Ok(true),
             other => other.context("wait for the terminal")?,
         };
-        let (master, input) = (fds[0].revents(), fds[3].revents());
+        let (master, input) = (fds[0].revents(), wants_input && !fds[1].revents().is_empty());
         let mut buffer = [0; 4096];
         if master.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
             // EIO: the last process with the slave has closed it (tty_ioctl(4), pty(7)).
@@ -214,7 +210,7 @@ impl<'a> Copier<'a> {
                 Err(error) => return Err(error).context("read the terminal"),
             }
         }
-        if wants_input && !input.is_empty() {
+        if input {
             match rustix::io::read(&stdin, &mut buffer) {
                 Ok(0) | Err(Errno::IO) => self.input_open = false,
                 Ok(n) => self.pending.extend_from_slice(&buffer[..n]),

@@ -8,7 +8,7 @@ use crate::cli::DeleteArgs;
 use crate::existing::{Existing, Main, config, value};
 use crate::globals::Globals;
 use crate::sys::service::vm_of;
-use crate::sys::{hooks, vm_group};
+use crate::sys::{hooks, process, vm_group};
 
 /// Deletes a container. With `--force` also one that runs, one whose creation was cut off, one
 /// whose state is damaged, and none at all. With the owner of a VM the VM goes, and others in it
@@ -106,15 +106,7 @@ fn free(store: &Store, entry: &Locked, existing: &Existing, force: bool) -> Resu
 /// Ends a container shim and waits until it is gone.
 fn end(id: &ContainerId, shim: ProcessHandle) -> Result<()> {
     let what = || format!("end the container shim of {id}");
-    let Some(pid) = rustix::process::Pid::from_raw(shim.pid as i32) else { return Ok(()) };
-    let flags = rustix::process::PidfdFlags::empty();
-    let pidfd = match rustix::process::pidfd_open(pid, flags) {
-        Err(rustix::io::Errno::SRCH) => return Ok(()),
-        other => other.with_context(what)?,
-    };
-    if !shim.is_alive()? {
-        return Ok(());
-    }
+    let Some(pidfd) = process::open(shim).with_context(what)? else { return Ok(()) };
     match rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => {}
         Err(error) => return Err(error).with_context(what),
