@@ -166,6 +166,33 @@ fn signals_reach_linux_processes() {
     });
 }
 
+/// Windows processes are told of control events.
+fn control_events(wine: &Wine, kind: Kind) {
+    let bundle = kind.lasting(wine, "one");
+    for (name, event) in
+        [("INT", "CtrlC"), ("QUIT", "CtrlBreak"), ("HUP", "CtrlClose"), ("TERM", "CtrlShutdown")]
+    {
+        wine.new_container(&["run", "--detach"], &bundle, "one").ok();
+        wine.runhcs(&["kill", "one", "USR1"]).refused("no counterpart");
+        wine.calls();
+        wine.runhcs(&["kill", "one", name]).ok();
+        let mut calls = wine.calls().into_iter();
+        let told = calls.find(|call| call.function == "HcsSignalProcess").unwrap().about;
+        assert!(told.contains(&format!("\"{event}\"")), "{name}: {told}");
+        wine.runhcs(&["delete", "--force", "one"]).ok();
+    }
+}
+
+#[test]
+fn signals_are_control_events_on_the_host() {
+    Wine::run("control events argon", |wine| control_events(wine, Kind::Argon));
+}
+
+#[test]
+fn signals_are_control_events_in_a_windows_vm() {
+    Wine::run("control events xenon", |wine| control_events(wine, Kind::Xenon));
+}
+
 #[test]
 fn a_vm_that_ends_ends_what_is_in_it() {
     Wine::run("vm ends", |wine| {

@@ -159,3 +159,58 @@ fn a_vm_without_writable_shares_has_none() {
         }
     });
 }
+
+/// The resources that VMs were told to add or to remove since the last time, in order.
+fn changes(wine: &Wine, request: &str) -> Vec<String> {
+    let calls = wine.calls().into_iter();
+    let calls = calls.filter(|call| call.function == "HcsModifyComputeSystem");
+    let documents =
+        calls.filter_map(|call| serde_json::from_str::<Value>(call.about.split_once(' ')?.1).ok());
+    let asked = documents.filter(|document| document["RequestType"] == request);
+    asked
+        .map(|document| {
+            let guest = &document["GuestRequest"]["ResourceType"];
+            format!("{} {guest}", document["ResourcePath"])
+        })
+        .collect()
+}
+
+/// A member takes all that it has with it, in reverse. The owner of a VM takes only what is on its
+/// disk and the disk: all else goes with the VM.
+fn released(wine: &Wine, kind: Kind, place: &str, shares: &str) {
+    let (folder, _) = data(wine);
+    let mounts = json!([{"destination": place, "type": "bind", "source": folder}]);
+    let sandbox = kind.lasting_with(wine, "pod", |spec| {
+        in_pod(spec, "sandbox", "pod");
+        spec["mounts"] = mounts.clone();
+    });
+    wine.new_container(&["run", "--detach"], &sandbox, "pod").ok();
+    let of_owner = changes(wine, "Add");
+    assert!(of_owner.iter().any(|change| change.contains(shares)), "{of_owner:?}");
+    let member = kind.changed(wine, "one", |spec| {
+        in_pod(spec, "container", "pod");
+        spec["mounts"] = mounts;
+    });
+    wine.new_container(&["create"], &member, "one").ok();
+    let mut added = changes(wine, "Add");
+    assert!(added.iter().any(|change| change.contains(shares)), "{added:?}");
+    assert!(added.iter().any(|change| change.contains("Scsi")), "{added:?}");
+    wine.runhcs(&["delete", "--force", "one"]).ok();
+    let removed = changes(wine, "Remove");
+    added.reverse();
+    assert_eq!(removed, added);
+    wine.runhcs(&["delete", "--force", "pod"]).ok();
+    let removed = changes(wine, "Remove");
+    assert!(removed.iter().any(|change| change.contains("Scsi")), "{removed:?}");
+    assert!(!removed.iter().any(|change| change.contains(shares)), "{removed:?}");
+}
+
+#[test]
+fn a_linux_vm_gets_back_what_was_in_it() {
+    Wine::run("released lcow", |wine| released(wine, Kind::Lcow, "/in", "Plan9"));
+}
+
+#[test]
+fn a_windows_vm_gets_back_what_was_in_it() {
+    Wine::run("released xenon", |wine| released(wine, Kind::Xenon, "C:\\in", "VirtualSmb"));
+}
