@@ -29,6 +29,8 @@ const DIRECTORY: &str = "notify";
 const SOCKET: &str = "notify.sock";
 /// Where the directory is in the container.
 const IN_CONTAINER: &str = "/run/notify";
+/// The largest message, in bytes. What is more is cut off by the kernel.
+const LARGEST: usize = 64 << 10;
 /// What is passed on. The others are about pids and descriptors, or for the manager's own programs.
 const PASSED_ON: [&str; 9] = [
     "READY",
@@ -143,7 +145,7 @@ impl NotifySocket {
         let what = "receive what the container notifies of";
         let mut message = match recv(&self.socket, &mut [0; 0], RecvFlags::PEEK | RecvFlags::TRUNC)
         {
-            Ok((_, size)) => vec![0; size],
+            Ok((_, size)) => vec![0; size.min(LARGEST)],
             Err(Errno::AGAIN) => return Ok(None),
             Err(error) => return Err(error).context(what),
         };

@@ -8,11 +8,10 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// The process as a descriptor, which can't come to mean another one (pidfd_open(2)); `None` if it
-/// has ended.
+/// has ended, or is none (0).
 pub fn open(process: ProcessHandle) -> Result<Option<OwnedFd>> {
     let what = || format!("open process {}", process.pid);
-    let pid =
-        Pid::from_raw(process.pid as i32).context("there is no process 0").with_context(what)?;
+    let Some(pid) = Pid::from_raw(process.pid as i32) else { return Ok(None) };
     let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
         Err(Errno::SRCH) => return Ok(None),
         other => other.with_context(what)?,
