@@ -50,6 +50,29 @@ in_both!(an_id_mapped_mount_shows_and_makes_other_owners, |h: &Harness| {
     assert_eq!(owner(&volume.join("new")), (1000, 1000));
 });
 
+#[test]
+fn an_id_mapped_source_may_be_what_was_mounted_in_the_root() {
+    Harness::run(Isolation::Process, "mapped-in-root", |h| {
+        let volume = volume(h, "volume", 1000);
+        let script = "stat -c %u:%g /first/old /second/old";
+        let bundle = Bundle::new(h, "box", &["sh", "-c", script]);
+        let first = bundle.path().join("rootfs/first");
+        let bundle = bundle.edit(|config| {
+            let mount = json!({ "destination": "/first", "source": volume, "options": ["bind"] });
+            add(config, mount);
+            add(
+                config,
+                json!({
+                    "destination": "/second", "source": first, "options": ["bind", "idmap"],
+                    "uidMappings": ids(1000, 0, 10), "gidMappings": ids(1000, 0, 10),
+                }),
+            );
+        });
+        let printed = h.new_container(&["run"], &bundle, "box").ok().stdout;
+        assert_eq!(printed, "1000:1000\n0:0\n");
+    });
+}
+
 in_both!(a_user_namespace_lends_its_ids_to_a_mount, |h: &Harness| {
     let volume = volume(h, "volume", 0);
     let script = "stat -c %u:%g /data/old /plain/old; touch /data/new && stat -c %u:%g /data/new";

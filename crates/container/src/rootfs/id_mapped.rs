@@ -3,7 +3,8 @@
 //!
 //! The kernel takes the privilege over the *file system* for it, which a container in a user
 //! namespace of its own lacks. So the creating process opens and maps the sources; the container's
-//! init only attaches them.
+//! init only attaches them. What lies in the root may be there only once mounts before it are: init
+//! opens that itself, where it has the privilege.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -31,6 +32,8 @@ struct IdMapped {
     source: PathBuf,
     bind: Bind,
     mapping: Mapping,
+    /// Whether init opens it.
+    late: bool,
 }
 
 /// The mapping of one mount.
@@ -47,27 +50,39 @@ enum Ids {
     Namespace(PathBuf),
 }
 
-/// The mapped trees, by their index in `mounts`.
+/// What the creating process has opened for mounts, by their index in `mounts`.
 #[derive(Debug, Default)]
-pub(crate) struct Trees(Vec<(usize, OwnedFd)>);
+pub(crate) struct Trees {
+    trees: Vec<(usize, OwnedFd)>,
+    /// The user namespaces of those that are opened late.
+    namespaces: Vec<(usize, OwnedFd)>,
+}
 
 impl Trees {
     pub(crate) fn get(&self, index: usize) -> Option<&OwnedFd> {
-        self.0.iter().find(|(other, _)| *other == index).map(|(_, tree)| tree)
+        find(&self.trees, index)
     }
 
     pub(crate) fn extend(&mut self, more: Vec<(usize, OwnedFd)>) {
-        self.0.extend(more);
+        self.trees.extend(more);
     }
 
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        self.0.iter().map(|(_, tree)| tree.as_raw_fd())
+        self.trees.iter().chain(&self.namespaces).map(|(_, descriptor)| descriptor.as_raw_fd())
     }
 }
 
+fn find(list: &[(usize, OwnedFd)], index: usize) -> Option<&OwnedFd> {
+    list.iter().find(|(other, _)| *other == index).map(|(_, descriptor)| descriptor)
+}
+
 impl IdMappedMounts {
-    /// Finds the mounts that are to be mapped.
-    pub(crate) fn new(spec: &Spec, mounts: &[PlannedMount<'_>]) -> Result<Self> {
+    /// Finds the mounts that are to be mapped. Those of what lies in `late_within` are opened late.
+    pub(crate) fn new(
+        spec: &Spec,
+        mounts: &[PlannedMount<'_>],
+        late_within: Option<&Path>,
+    ) -> Result<Self> {
         let listed = spec.mounts().iter().flatten().zip(mounts).enumerate();
         let mut found = Vec::new();
         for (index, (mount, planned)) in listed {
@@ -78,7 +93,8 @@ impl IdMappedMounts {
                 let why = "only bind mounts can be id-mapped";
                 return Err(invalid(format!("mounts[{index}]"), why));
             };
-            found.push(IdMapped { index, source: source.to_owned(), bind, mapping });
+            let late = late_within.is_some_and(|root| source.starts_with(root));
+            found.push(IdMapped { index, source: source.to_owned(), bind, mapping, late });
         }
         Ok(Self(found))
     }
@@ -90,15 +106,36 @@ impl IdMappedMounts {
 
     /// Opens and maps their sources in the caller's mount namespace.
     pub(crate) fn open(&self) -> Result<Trees> {
-        let open = |mount: &IdMapped| {
-            let tree = clone_tree(&mount.source, mount.bind)?;
-            mount.mapping.apply(mount.index, tree.as_fd())?;
+        let mut opened = Trees::default();
+        for mount in &self.0 {
+            let namespace = mount.mapping.ids.namespace()?;
+            if mount.late {
+                opened.namespaces.push((mount.index, namespace));
+                continue;
+            }
+            let tree = mount.open(&namespace)?;
             let following = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
             mount_attr::set_propagation(tree.as_fd(), following)
                 .context(|| format!("set the propagation of {}", mount.source.display()))?;
-            Ok((mount.index, tree))
-        };
-        self.0.iter().map(open).collect::<Result<_>>().map(Trees)
+            opened.trees.push((mount.index, tree));
+        }
+        Ok(opened)
+    }
+
+    /// Opens and maps the source of `mounts[index]` in the container's mount namespace, if it is one
+    /// of those that are opened late.
+    pub(super) fn open_late(&self, index: usize, trees: &Trees) -> Result<Option<OwnedFd>> {
+        let mount = self.0.iter().find(|mount| mount.index == index);
+        let late = mount.zip(find(&trees.namespaces, index));
+        late.map(|(mount, namespace)| mount.open(namespace)).transpose()
+    }
+}
+
+impl IdMapped {
+    fn open(&self, namespace: &OwnedFd) -> Result<OwnedFd> {
+        let tree = clone_tree(&self.source, self.bind)?;
+        self.mapping.apply(self.index, tree.as_fd(), namespace)?;
+        Ok(tree)
     }
 }
 
@@ -115,7 +152,7 @@ pub fn map_mount(spec: &Spec, index: usize, tree: BorrowedFd<'_>) -> Result<bool
         let why = "needs uidMappings and gidMappings: the user namespace is in the virtual machine";
         return Err(invalid(format!("mounts[{index}].options"), why));
     }
-    mapping.apply(index, tree).map(|()| true)
+    mapping.apply(index, tree, &mapping.ids.namespace()?).map(|()| true)
 }
 
 impl Mapping {
@@ -138,13 +175,7 @@ impl Mapping {
         Ok(Some(Self { ids, which: which.unwrap_or(Mapped::Top) }))
     }
 
-    fn apply(&self, index: usize, tree: BorrowedFd<'_>) -> Result<()> {
-        let namespace = match &self.ids {
-            Ids::Listed(maps) => user_namespace::with(maps)?,
-            Ids::Namespace(path) => File::open(path)
-                .context(|| format!("open the user namespace {}", path.display()))?
-                .into(),
-        };
+    fn apply(&self, index: usize, tree: BorrowedFd<'_>, namespace: &OwnedFd) -> Result<()> {
         mount_attr::map_ids(tree, namespace.as_fd(), self.which == Mapped::All).map_err(|error| {
             let why = match error.raw_os_error() {
                 Some(libc::EINVAL) => "the file system can't be id-mapped, or is so already",
@@ -161,6 +192,18 @@ impl Mapping {
 }
 
 impl Ids {
+    /// A user namespace with them.
+    fn namespace(&self) -> Result<OwnedFd> {
+        match self {
+            Self::Listed(maps) => user_namespace::with(maps),
+            Self::Namespace(path) => {
+                let file = File::open(path);
+                let what = || format!("open the user namespace {}", path.display());
+                Ok(file.context(what)?.into())
+            }
+        }
+    }
+
     /// Those of the container's user namespace.
     fn of_container(spec: &Spec, field: &str) -> Result<Self> {
         let linux = spec.linux().as_ref();
@@ -193,7 +236,7 @@ mod tests {
         let spec: Spec = serde_json::from_str(&json).unwrap();
         let mounts = spec.mounts().as_ref().unwrap();
         let planned = PlannedMount::new(0, &mounts[0], Path::new("/root"))?;
-        IdMappedMounts::new(&spec, &[planned])
+        IdMappedMounts::new(&spec, &[planned], None)
     }
 
     fn bind(more: &str) -> String {

@@ -68,7 +68,9 @@ impl<'a> RootPlan<'a> {
         let host_dev = mounts.iter().any(|mount| {
             mount.destination == Path::new("/dev") && matches!(mount.kind, Kind::Bind { .. })
         });
-        let id_mapped = IdMappedMounts::new(spec, &mounts)?;
+        // With a user namespace of its own, init may not map ids.
+        let late_within = (!foreign).then_some(root.path().as_path());
+        let id_mapped = IdMappedMounts::new(spec, &mounts, late_within)?;
         let foreign = match foreign {
             true => ForeignSources::new(root.path(), &mounts, &id_mapped),
             false => ForeignSources::default(),
@@ -125,7 +127,10 @@ impl<'a> RootPlan<'a> {
             let made = match (&mount.kind, trees.get(index)) {
                 (Kind::Cgroup, _) => cgroup.mount(&root, mount).map(|()| None),
                 (_, Some(tree)) => mount.attach_tree(&root, tree).map(|()| None),
-                _ => mount.make(&root).map(Some),
+                _ => match self.id_mapped.open_late(index, trees)? {
+                    Some(tree) => mount.attach_tree(&root, &tree).map(|()| None),
+                    None => mount.make(&root).map(Some),
+                },
             };
             let Some(made) = made.context(|| format!("mounts[{index}]"))? else { continue };
             let of = Kernel::of(&made);
