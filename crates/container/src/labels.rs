@@ -1,10 +1,12 @@
 //! Labels of Linux security modules: the AppArmor profile and the SELinux context that a program is
 //! executed with, and the SELinux context of what is mounted for it.
 
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use oci_spec::runtime::{Linux, Process};
 use runhcs_compute::Result;
+use rustix::fs::{Mode, OFlags, XattrFlags};
 
 use crate::error::{Context, invalid};
 use crate::proc;
@@ -12,6 +14,9 @@ use crate::proc;
 /// Where SELinux has its control files when it is enabled, and its magic number (linux/magic.h).
 const SELINUX: &str = "/sys/fs/selinux";
 const SELINUX_MAGIC: i64 = 0xf97c_ff8c;
+
+/// The attribute of a file that holds its context (linux/xattr.h, `XATTR_NAME_SELINUX`).
+const SELINUX_ATTRIBUTE: &str = "security.selinux";
 
 /// Where AppArmor says whether it is enabled.
 const APPARMOR: &str = "/sys/module/apparmor/parameters/enabled";
@@ -97,10 +102,40 @@ pub(crate) fn of_mounts(linux: Option<&Linux>) -> Result<Option<&str>> {
     }
 }
 
-/// Whether a file system takes the SELinux context of its files as an option. Those of the kernel's
-/// own have contexts from the policy.
-pub(crate) fn takes_context(file_system: &str) -> bool {
-    !matches!(file_system, "proc" | "sysfs" | "mqueue" | "cgroup" | "cgroup2")
+/// How the files of a new file system get an SELinux context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TakesContext {
+    /// By the option `context=`, which holds for all of them.
+    AsOption,
+    /// By an attribute of its root: the kernel takes no such option (selinux_sb_kern_mount).
+    OnRoot,
+    /// From the policy: they are the kernel's own.
+    FromPolicy,
+}
+
+impl TakesContext {
+    pub(crate) fn of(file_system: &str) -> Self {
+        match file_system {
+            "proc" | "sysfs" | "cgroup" | "cgroup2" => Self::FromPolicy,
+            "mqueue" => Self::OnRoot,
+            _ => Self::AsOption,
+        }
+    }
+}
+
+/// `linux.mountLabel` as an option of a file system.
+pub(crate) fn context_option(label: &str) -> String {
+    format!("context={label}")
+}
+
+/// Gives the root directory of a mount `linux.mountLabel`.
+pub(crate) fn set_on_root(mount: BorrowedFd<'_>, label: &str) -> Result<()> {
+    let what = || format!("linux.mountLabel: set {label:?}");
+    // The descriptor of a mount is good for paths only.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(mount, ".", flags, Mode::empty()).context(what)?;
+    rustix::fs::fsetxattr(root, SELINUX_ATTRIBUTE, label.as_bytes(), XattrFlags::empty())
+        .context(what)
 }
 
 fn missing(field: &str, label: &str, module: &str) -> runhcs_compute::Error {
@@ -118,6 +153,8 @@ fn selinux_is_enabled() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     fn process(json: &str) -> Process {
@@ -148,6 +185,18 @@ mod tests {
             // Writes nothing, for there is nothing to be written.
             labels.apply().unwrap();
         }
+    }
+
+    #[test]
+    fn a_root_gets_its_context_through_a_descriptor_for_paths() {
+        // The kernel stores the attribute also where no module gives it a meaning.
+        let directory = tempfile::tempdir().unwrap();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(directory.path(), flags, Mode::empty()).unwrap();
+        set_on_root(root.as_fd(), "a:b:c:s0:c1,c2").unwrap();
+        let mut value = [0; 64];
+        let length = rustix::fs::getxattr(directory.path(), SELINUX_ATTRIBUTE, &mut value).unwrap();
+        assert_eq!(&value[..length], b"a:b:c:s0:c1,c2");
     }
 
     #[test]

@@ -171,11 +171,13 @@ pub(crate) fn mount(
     root: &Root,
     mount: &PlannedMount<'_>,
 ) -> Result<()> {
-    let writable = PlannedMount {
+    let mut writable = PlannedMount {
         destination: mount.destination.clone(),
         kind: MountKind::FileSystem { name: "tmpfs", source: "tmpfs" },
         options: MountOptions::parse(["nosuid", "nodev", "noexec", "mode=755"]),
     };
+    let context = mount.options.data.iter().filter(|option| option.starts_with("context="));
+    writable.options.data.extend(context.cloned());
     let tmpfs = Root::from(writable.make(root)?);
     for (controllers, path) in paths.iter().filter(|(controllers, _)| controllers != UNIFIED) {
         let destination = mount.destination.join(controllers);

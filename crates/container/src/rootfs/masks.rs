@@ -13,17 +13,24 @@ use super::options::{Attributes, attr};
 use super::resolve::Root;
 use super::{Assembled, mount_attr};
 use crate::error::{Context, invalid};
+use crate::labels;
 
-/// Hides each path: a file behind `null`, a directory behind an empty read-only tmpfs.
-pub(super) fn mask(tree: &Assembled, paths: &[String], null: &OwnedFd) -> Result<()> {
+/// Hides each path: a file behind `null`, a directory behind an empty read-only tmpfs that has the
+/// SELinux context `label`.
+pub(super) fn mask(
+    tree: &Assembled,
+    paths: &[String],
+    null: &OwnedFd,
+    label: Option<&str>,
+) -> Result<()> {
+    let mut options = vec!["nr_inodes=1".to_owned(), "mode=555".to_owned()];
+    options.extend(label.map(labels::context_option));
     for path in paths {
         let Some(target) = tree.find(Path::new(path))? else { continue };
         let what = || format!("mask {path}");
         let stat = rustix::fs::fstat(&target).context(what)?;
         let cover = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            let tmpfs =
-                new_file_system("tmpfs", "tmpfs", &["nr_inodes=1".into(), "mode=555".into()])
-                    .context(what)?;
+            let tmpfs = new_file_system("tmpfs", "tmpfs", &options).context(what)?;
             read_only(&tmpfs, false).context(what)?;
             tmpfs
         } else {

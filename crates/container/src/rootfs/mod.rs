@@ -23,7 +23,7 @@ use rustix::mount::UnmountFlags;
 
 use crate::cgroups::Cgroup;
 use crate::error::{Context, invalid};
-use crate::labels;
+use crate::labels::{self, TakesContext};
 use devices::Device;
 use foreign_sources::ForeignSources;
 use id_mapped::IdMappedMounts;
@@ -48,6 +48,7 @@ pub(crate) struct RootPlan<'a> {
     devices: Vec<Device>,
     masked: &'a [String],
     protected: &'a [String],
+    label: Option<&'a str>,
     host_dev: bool,
 }
 
@@ -62,7 +63,8 @@ impl<'a> RootPlan<'a> {
         let mounts = spec.mounts().iter().flatten().enumerate();
         let mut mounts: Vec<_> =
             mounts.map(|(i, m)| PlannedMount::new(i, m, root.path())).collect::<Result<_>>()?;
-        if let Some(label) = labels::of_mounts(linux)? {
+        let label = labels::of_mounts(linux)?;
+        if let Some(label) = label {
             mounts.iter_mut().for_each(|mount| mount.label(label));
         }
         let host_dev = mounts.iter().any(|mount| {
@@ -85,6 +87,7 @@ impl<'a> RootPlan<'a> {
             devices: devices::plan(spec)?,
             masked: linux.and_then(|l| l.masked_paths().as_deref()).unwrap_or_default(),
             protected: linux.and_then(|l| l.readonly_paths().as_deref()).unwrap_or_default(),
+            label,
             host_dev,
         })
     }
@@ -133,6 +136,9 @@ impl<'a> RootPlan<'a> {
                 },
             };
             let Some(made) = made.context(|| format!("mounts[{index}]"))? else { continue };
+            if let (Some(label), TakesContext::OnRoot) = (self.label, mount.takes_context()) {
+                labels::set_on_root(made.as_fd(), label).context(|| format!("mounts[{index}]"))?;
+            }
             let of = Kernel::of(&made);
             if of.context(|| format!("look at {}", mount.destination.display()))?.is_some() {
                 kernel.push((mount.destination.to_path_buf(), Root::from(made)));
@@ -186,7 +192,7 @@ impl<'a> RootPlan<'a> {
     pub(crate) fn protect(&self, assembled: &Assembled) -> Result<()> {
         if !self.masked.is_empty() {
             let null = masks::null_device(&assembled.root)?;
-            masks::mask(assembled, self.masked, &null)?;
+            masks::mask(assembled, self.masked, &null, self.label)?;
         }
         masks::make_read_only(assembled, self.protected)?;
         for (destination, mount) in &assembled.read_only_later {

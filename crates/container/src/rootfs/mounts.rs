@@ -15,7 +15,7 @@ use super::mount_attr;
 use super::options::{Attributes, Bind, MountOptions, attr};
 use super::resolve::Root;
 use crate::error::{Context, invalid};
-use crate::labels;
+use crate::labels::{self, TakesContext};
 
 /// A mount of the configuration, parsed.
 #[derive(Debug)]
@@ -73,12 +73,20 @@ impl<'a> PlannedMount<'a> {
         Ok(Self { destination, kind, options })
     }
 
-    /// Gives the files of a new file system an SELinux context.
+    /// Gives the files of a new file system an SELinux context, as far as that is an option.
     pub(crate) fn label(&mut self, label: &str) {
-        if let Kind::FileSystem { name, .. } = self.kind
-            && labels::takes_context(name)
-        {
-            self.options.data.push(format!("context={label}"));
+        if self.takes_context() == TakesContext::AsOption {
+            self.options.data.push(labels::context_option(label));
+        }
+    }
+
+    /// How it gets an SELinux context. Files that are mounted elsewhere already have theirs.
+    pub(crate) fn takes_context(&self) -> TakesContext {
+        match self.kind {
+            Kind::FileSystem { name, .. } => TakesContext::of(name),
+            // The directories of version 1's hierarchies are in a tmpfs.
+            Kind::Cgroup => TakesContext::AsOption,
+            Kind::Bind { .. } | Kind::Remount { .. } => TakesContext::FromPolicy,
         }
     }
 
@@ -395,4 +403,35 @@ fn copy_up(from: &OwnedFd, to: &OwnedFd) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_file_systems_have_the_context_of_the_containers_files() {
+        let of = |mount: serde_json::Value| {
+            let mount: Mount = serde_json::from_value(mount).unwrap();
+            let mut planned = PlannedMount::new(0, &mount, Path::new("/r")).unwrap();
+            planned.label("a:b:c:s0:c1,c2");
+            let options = planned.options.data.iter().filter(|option| option.contains("context"));
+            (options.cloned().collect::<Vec<_>>(), planned.takes_context())
+        };
+        let new = |name: &str| of(serde_json::json!({ "destination": "/x", "type": name }));
+        // A terminal is a file of devpts.
+        for name in ["tmpfs", "devpts", "cgroup"] {
+            let option = vec!["context=a:b:c:s0:c1,c2".to_owned()];
+            assert_eq!(new(name), (option, TakesContext::AsOption), "{name}");
+        }
+        for (name, takes) in [
+            ("mqueue", TakesContext::OnRoot),
+            ("proc", TakesContext::FromPolicy),
+            ("sysfs", TakesContext::FromPolicy),
+        ] {
+            assert_eq!(new(name), (Vec::new(), takes), "{name}");
+        }
+        let bind = serde_json::json!({ "destination": "/x", "type": "bind", "source": "/tmp" });
+        assert_eq!(of(bind), (Vec::new(), TakesContext::FromPolicy));
+    }
 }

@@ -132,6 +132,7 @@ impl GuestSpec {
                  own; isolate it as a process"
             );
         }
+        leave_mount_label_here(&mut linux);
         // The pod's network has them.
         linux.set_net_devices(None);
         spec.set_linux(Some(linux));
@@ -159,6 +160,14 @@ pub fn leave_labels_here(process: &mut Process) {
         tracing::warn!(label, "process.selinuxLabel is this host's, and left out in the VM");
     }
     process.set_apparmor_profile(None).set_selinux_label(None);
+}
+
+/// The same for `linux.mountLabel`.
+fn leave_mount_label_here(linux: &mut Linux) {
+    if let Some(label) = linux.mount_label().as_ref().filter(|label| !label.is_empty()) {
+        tracing::warn!(label, "linux.mountLabel is this host's, and left out in the VM");
+    }
+    linux.set_mount_label(None);
 }
 
 /// The agent would be a program of this host, and get a descriptor of the guest's kernel.
@@ -252,6 +261,9 @@ mod tests {
         assert_eq!(process.apparmor_profile(), &None);
         assert_eq!(process.selinux_label(), &None);
         assert_eq!(process.args().as_deref(), Some(&["a".to_owned()][..]));
+        let mut linux: Linux = serde_json::from_str(r#"{"mountLabel":"a:b:c:s0"}"#).unwrap();
+        leave_mount_label_here(&mut linux);
+        assert_eq!(linux.mount_label(), &None);
     }
 
     #[test]
