@@ -26,6 +26,18 @@ in_both!(scheduling_is_as_asked, |h: &Harness| {
     // What it forks has no better priority than usual, and `cut` is forked.
     assert_eq!(policy(json!({ "policy": "SCHED_BATCH", "nice": -3, "flags": flags })), "0\n3\n");
     assert_eq!(policy(json!({ "policy": "SCHED_IDLE" })), "0\n5\n");
+    // On the host, control groups of version 1 may leave a container no time for these.
+    if h.isolation == Isolation::Vm {
+        let fifo = json!({ "policy": "SCHED_FIFO", "priority": 7 });
+        assert_eq!(policy(fifo), "0\n1\n");
+        let (runtime, deadline) = (2_000_000, 20_000_000);
+        let deadline = json!({ "policy": "SCHED_DEADLINE", "runtime": runtime,
+                               "deadline": deadline, "period": deadline });
+        // A process with a deadline can't fork (sched(7)).
+        let script = "read -r line </proc/self/stat; set -- $line; echo ${41}";
+        let policy = run(h, script, |config| config["process"]["scheduler"] = deadline);
+        assert_eq!(policy, "6\n");
+    }
     let priority = run(h, "ionice", |config| {
         config["process"]["ioPriority"] = json!({ "class": "IOPRIO_CLASS_BE", "priority": 6 });
     });
@@ -61,6 +73,16 @@ in_both!(a_32_bit_personality, |h: &Harness| {
         config["linux"]["personality"] = json!({ "domain": "LINUX32" });
     });
     assert_eq!(machine, "i686\n");
+});
+
+in_both!(memory_comes_from_the_nodes_that_are_asked_for, |h: &Harness| {
+    let map = |policy: Value| {
+        run(h, "head -n 1 /proc/self/numa_maps", |config| config["linux"]["memoryPolicy"] = policy)
+    };
+    let bound = map(json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"] }));
+    assert_eq!(bound.split_whitespace().nth(1), Some("bind=static:0"), "{bound}");
+    let preferred = map(json!({ "mode": "MPOL_LOCAL" }));
+    assert_eq!(preferred.split_whitespace().nth(1), Some("local"), "{preferred}");
 });
 
 in_both!(clocks_of_a_time_namespace, |h: &Harness| {

@@ -61,6 +61,12 @@ fn versions_features_and_specs_are_what_clients_expect() {
         for list in ["knownFlags", "supportedFlags"] {
             assert!(has(&seccomp[list], "SECCOMP_FILTER_FLAG_LOG"), "{features}");
         }
+        assert!(has(&linux["memoryPolicy"]["modes"], "MPOL_WEIGHTED_INTERLEAVE"), "{features}");
+        assert!(has(&linux["memoryPolicy"]["flags"], "MPOL_F_STATIC_NODES"), "{features}");
+        for what in ["enabled", "schemata", "monitoring"] {
+            assert_eq!(linux["intelRdt"][what], true);
+        }
+        assert_eq!(linux["netDevices"]["enabled"], true);
         assert_eq!(linux["mountExtensions"]["idmap"]["enabled"], true);
         let bundle = h.path("new");
         std::fs::create_dir(&bundle).unwrap();

@@ -2,7 +2,8 @@
 
 use oci_spec::runtime::{
     Arch, LinuxSeccompAction as Action, LinuxSeccompFilterFlag as Flag,
-    LinuxSeccompOperator as Operator,
+    LinuxSeccompOperator as Operator, MemoryPolicyFlagType as ModeFlag,
+    MemoryPolicyModeType as Mode,
 };
 
 use crate::rootfs::options;
@@ -31,6 +32,21 @@ pub const SECCOMP_OPERATORS: [Operator; 7] = [
     Operator::ScmpCmpMaskedEq,
     Operator::ScmpCmpNe,
 ];
+
+/// The modes of memory policies.
+pub const MEMORY_POLICY_MODES: [Mode; 7] = [
+    Mode::MpolBind,
+    Mode::MpolDefault,
+    Mode::MpolInterleave,
+    Mode::MpolLocal,
+    Mode::MpolPreferred,
+    Mode::MpolPreferredMany,
+    Mode::MpolWeightedInterleave,
+];
+
+/// The flags of memory policies.
+pub const MEMORY_POLICY_FLAGS: [ModeFlag; 3] =
+    [ModeFlag::MpolFNumaBalancing, ModeFlag::MpolFRelativeNodes, ModeFlag::MpolFStaticNodes];
 
 /// The mount options that are not left to the file systems.
 pub fn mount_options() -> Vec<String> {

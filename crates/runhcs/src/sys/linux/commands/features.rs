@@ -31,7 +31,11 @@ pub fn run() -> Result<u8> {
             },
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
-            "intelRdt": { "enabled": true },
+            "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
+            "memoryPolicy": {
+                "modes": features::MEMORY_POLICY_MODES,
+                "flags": features::MEMORY_POLICY_FLAGS
+            },
             "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": true }
         },
