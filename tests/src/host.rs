@@ -6,7 +6,13 @@ use std::process::{Child, Command, Stdio};
 
 use crate::{Harness, Netns};
 
-const SET_UP: &str = "mount -t tmpfs run /run && mkdir -p /var/lib/cni && \
+/// An empty directory with the name of a controller that has no hierarchy passes for one with
+/// Podman, which then can't remove its groups. Whatever once mounted a hierarchy there left it.
+const SET_UP: &str = "if [ $(stat -f -c %T /sys/fs/cgroup) = tmpfs ]; then \
+    for name in $(cut -f 1 /proc/cgroups); do \
+        mountpoint -q /sys/fs/cgroup/$name || rmdir /sys/fs/cgroup/$name 2>/dev/null; \
+    done; fi; \
+    mount -t tmpfs run /run && mkdir -p /var/lib/cni && \
     mount -t tmpfs cni /var/lib/cni && echo ready && exec cat";
 
 /// The host, while this exists.
