@@ -27,11 +27,3 @@ pub fn write(runhcs: &Path, at: &Path, program: &[&str]) -> Result<PathBuf> {
     std::fs::write(&path, serde_json::to_vec(&config)?)?;
     Ok(at.to_owned())
 }
-
-/// Lets the program write to its root.
-pub fn make_writable(bundle: &Path) -> Result<()> {
-    let path = bundle.join("config.json");
-    let mut config: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
-    config["root"]["readonly"] = json!(false);
-    Ok(std::fs::write(&path, serde_json::to_vec(&config)?)?)
-}

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use serde_json::{Value, json};
 
 use crate::bundle;
 use crate::devices;
@@ -44,7 +45,7 @@ pub fn compare(runhcs: &Path, vm: &Vm, work: &Path, rounds: usize) -> Result<()>
     measure::run(&mut configured(&warm, &["vm-template", "create"]))?;
     let short = bundle::write(runhcs, &work.join("vm-true"), &["/bin/true"])?;
     let long = bundle::write(runhcs, &work.join("vm-sleep"), &["/bin/sleep", "1000"])?;
-    bundle::make_writable(&long)?;
+    make_writable(&long)?;
     let (short, long) = (short.display().to_string(), long.display().to_string());
 
     let bare = || measure::run(&mut bare_qemu(&kernel, &initramfs, &Extras::default())?);
@@ -168,7 +169,7 @@ fn memory() -> Result<()> {
 #[derive(Debug, Default)]
 pub struct Extras {
     /// Words on the kernel's command line.
-    pub words: &'static str,
+    pub words: String,
     /// Properties of the machine, beginning with a comma.
     pub machine: &'static str,
     /// The file that the console is written to.
@@ -196,4 +197,12 @@ pub fn bare_qemu(kernel: &Path, initramfs: &Path, extras: &Extras) -> Result<Com
     command.args(["-serial", console.as_deref().unwrap_or("null"), "-append", &words]);
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
     Ok(command)
+}
+
+/// Lets the program write to its root.
+fn make_writable(bundle: &Path) -> Result<()> {
+    let path = bundle.join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+    config["root"]["readonly"] = json!(false);
+    Ok(std::fs::write(&path, serde_json::to_vec(&config)?)?)
 }
