@@ -13,7 +13,7 @@ IMAGE := target/guest-image
 static_cargo = RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' LIBSECCOMP_LINK_TYPE=static \
 	LIBSECCOMP_LIB_PATH=/usr/lib/$(shell uname -m)-linux-gnu cargo
 
-.PHONY: help setup setup-tests build agent guest-image windows demo test bench install uninstall clean
+.PHONY: help setup setup-tests build agent guest-image windows demo test bench link-order install uninstall clean
 
 help:
 	@echo 'make demo       install what is needed, build, and show containers of both kinds'
@@ -22,6 +22,7 @@ help:
 	@echo 'make guest-image  make the utility VM image in $(IMAGE)'
 	@echo 'make windows    build the Windows programs in target/windows'
 	@echo 'make bench      compare with runc, crun and a bare QEMU'
+	@echo 'make link-order  find out anew which functions of runhcs lie next to each other'
 	@echo 'make install    install to $(PREFIX)'
 	@echo 'make uninstall  remove what install installed'
 	@echo 'make clean      remove what was built'
@@ -62,6 +63,14 @@ test: setup-tests agent
 bench: guest-image
 	$(static_cargo) build --release --target $(HOST) -p runhcs-benches
 	$(STATIC)/compare --runhcs $(STATIC)/runhcs --vm-shim target/release/runhcs-vm-shim --image $(IMAGE)
+
+# The program's symbols say where its functions are.
+link-order: setup
+	$(static_cargo) build --release --target $(HOST) --target-dir target/link-order \
+		--config profile.release.strip=false -p runhcs
+	cargo build -p runhcs-benches --bin link-order
+	target/debug/link-order target/link-order/$(HOST)/release/runhcs >target/link-order/first.ld
+	mv target/link-order/first.ld crates/runhcs/first.ld
 
 install:
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(STATIC)/runhcs target/release/runhcs-vm-shim \
