@@ -54,6 +54,7 @@ test: setup-tests agent
 	cargo fmt --check
 	cargo clippy --workspace --all-targets --features runhcs/fault-injection -- -D warnings
 	cargo build --workspace --features runhcs/fault-injection
+	$(static_cargo) build --target $(HOST) -p runhcs
 	scripts/windows
 	target/debug/runhcs-guest-image build --agent $(STATIC)/runhcs-guest-agent --output $(IMAGE)
 	cargo test --workspace --features runhcs/fault-injection

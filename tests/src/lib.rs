@@ -103,6 +103,7 @@ pub struct Harness {
     /// How its containers are isolated.
     pub isolation: Isolation,
     directory: tempfile::TempDir,
+    program: PathBuf,
     /// Unique in paths, control groups and environments of all that the test makes.
     pub token: String,
     environment: Vec<(String, String)>,
@@ -111,14 +112,24 @@ pub struct Harness {
 impl Harness {
     /// Runs a test body, then proves that it left nothing.
     pub fn run(isolation: Isolation, name: &str, body: impl FnOnce(&Self)) {
-        if let Some(reason) = cannot_run(isolation) {
+        Self::run_with(binary("runhcs"), isolation, name, body);
+    }
+
+    /// The same with the static program, which differs in how it begins.
+    pub fn run_static(isolation: Isolation, name: &str, body: impl FnOnce(&Self)) {
+        Self::run_with(static_program(), isolation, name, body);
+    }
+
+    fn run_with(program: PathBuf, isolation: Isolation, name: &str, body: impl FnOnce(&Self)) {
+        if let Some(reason) = cannot_run(&program, isolation) {
             assert!(std::env::var_os("CI").is_none(), "CI must run all tests, but {reason}");
             eprintln!("skipped: {reason}");
             return;
         }
         let directory = tempfile::Builder::new().prefix("runhcs-e2e-").tempdir().unwrap();
         let token = directory.path().file_name().unwrap().to_str().unwrap().to_owned();
-        let harness = Self { isolation, directory, token, environment: Vec::new() };
+        let environment = Vec::new();
+        let harness = Self { isolation, directory, program, token, environment };
         for name in ["tmp", "out"] {
             std::fs::create_dir(harness.path(name)).unwrap();
         }
@@ -171,12 +182,12 @@ impl Harness {
 
     /// The command's program.
     pub fn program(&self) -> PathBuf {
-        binary("runhcs")
+        self.program.clone()
     }
 
     /// The command with the test's own options, not yet run.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(binary("runhcs"));
+        let mut command = Command::new(&self.program);
         command.arg("--root").arg(self.root()).arg("--config").arg(self.path("config.toml"));
         command.arg("--log").arg(self.path("log"));
         command.args(arguments);
@@ -291,22 +302,21 @@ pub fn binary(name: &str) -> PathBuf {
     target().join("debug").join(name)
 }
 
-fn cannot_run(isolation: Isolation) -> Option<String> {
+/// The command as it is installed, without libraries, but of the development profile.
+fn static_program() -> PathBuf {
+    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    target().join(host).join("debug/runhcs")
+}
+
+fn cannot_run(program: &Path, isolation: Isolation) -> Option<String> {
     let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n");
     if !root {
         return Some("containers need root".into());
     }
-    for program in ["runhcs", "runhcs-vm-shim"] {
-        if !binary(program).exists() {
-            return Some(format!(
-                "{} is not built; `make test` builds it",
-                binary(program).display()
-            ));
-        }
+    let mut needed = vec![program.to_owned(), binary("runhcs-vm-shim")];
+    if isolation == Isolation::Vm {
+        needed.push(target().join("guest-image/initramfs.img"));
     }
-    let image = target().join("guest-image/initramfs.img");
-    if isolation == Isolation::Vm && !image.exists() {
-        return Some(format!("{} is not built; `make test` builds it", image.display()));
-    }
-    None
+    let missing = needed.into_iter().find(|path| !path.exists());
+    missing.map(|path| format!("{} is not built; `make test` builds it", path.display()))
 }

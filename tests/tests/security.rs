@@ -1,5 +1,6 @@
 //! Known attacks on container runtimes, each tried from within a container.
 
+use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
 
 use runhcs_tests::{Bundle, Harness, Isolation, eventually, in_both};
@@ -7,56 +8,100 @@ use serde_json::json;
 
 /// CVE-2019-5736: a container has the runtime executed in it, keeps its file open, and overwrites
 /// the host's runtime once nobody executes it any more.
-#[test]
-fn the_runtimes_own_program_is_out_of_reach() {
-    Harness::run(Isolation::Process, "own program", |h| {
-        // If the attack succeeds, this is what it hits.
-        let copy = h.path("runhcs-copy");
-        let copied = std::process::Command::new("cp").arg(h.program()).arg(&copy).status();
-        assert!(copied.unwrap().success());
-        let before = std::fs::read(&copy).unwrap();
-        let bundle = Bundle::new(h, "box", &["sleep", "1000"]);
-        // The development profile's program is dynamic: it brings its libraries along.
-        let libraries = std::process::Command::new("ldd").arg(&copy).output().unwrap().stdout;
-        let libraries = String::from_utf8(libraries).unwrap();
-        for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
-            let to = bundle.path().join("rootfs").join(&library[1..]);
-            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-            std::fs::copy(library, to).unwrap();
-        }
-        h.new_container(&["run", "--detach"], &bundle, "box").ok();
-        // Waits for its standard input, for as long as it is needed.
-        let line = ["exec", "box", "/proc/self/exe", "update", "--resources", "-", "box"];
-        let mut victim = std::process::Command::new(&copy);
-        victim.args(h.command(&line).get_args()).env("RUNHCS_E2E", &h.token);
-        let mut victim = victim.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        // Not to be found in this script's own command line.
-        let find = "w=resources; for p in /proc/[0-9]*; do
+fn the_runtimes_own_program_is_out_of_reach(h: &Harness) {
+    // If the attack succeeds, this is what it hits.
+    let copy = h.path("runhcs-copy");
+    let copied = std::process::Command::new("cp").arg(h.program()).arg(&copy).status();
+    assert!(copied.unwrap().success());
+    let before = std::fs::read(&copy).unwrap();
+    let bundle = Bundle::new(h, "box", &["sleep", "1000"]);
+    // A dynamic program brings its libraries along.
+    let libraries = std::process::Command::new("ldd").arg(&copy).output().unwrap().stdout;
+    let libraries = String::from_utf8(libraries).unwrap();
+    for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
+        let to = bundle.path().join("rootfs").join(&library[1..]);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(library, to).unwrap();
+    }
+    h.new_container(&["run", "--detach"], &bundle, "box").ok();
+    // Waits for its standard input, for as long as it is needed.
+    let line = ["exec", "box", "/proc/self/exe", "update", "--resources", "-", "box"];
+    let mut victim = std::process::Command::new(&copy);
+    victim.args(h.command(&line).get_args()).env("RUNHCS_E2E", &h.token);
+    let mut victim = victim.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    // Not to be found in this script's own command line.
+    let find = "w=resources; for p in /proc/[0-9]*; do
                 case \"$(tr '\\0' ' ' < $p/cmdline)\" in
                     *\" --$w - box \"*) echo $p;;
                 esac
             done";
-        let mut process = String::new();
-        eventually(
-            || {
-                process = h.runhcs(&["exec", "box", "sh", "-c", find]).stdout.trim().to_owned();
-                !process.is_empty()
-            },
-            || format!("it was not executed: {:?}", victim.try_wait()),
-        );
-        // Opened while it runs, written when it has ended.
-        let attack = format!(
-            "exec 3< {process}/exe || exit 7
+    let mut process = String::new();
+    eventually(
+        || {
+            process = h.runhcs(&["exec", "box", "sh", "-c", find]).stdout.trim().to_owned();
+            !process.is_empty()
+        },
+        || format!("it was not executed: {:?}", victim.try_wait()),
+    );
+    // Opened while it runs, written when it has ended.
+    let attack = format!(
+        "exec 3< {process}/exe || exit 7
             kill -9 {pid}; while test -e {process}/exe; do sleep 0.1; done
             echo overwritten > /proc/self/fd/3",
-            pid = process.trim_start_matches("/proc/")
-        );
-        let outcome = h.runhcs(&["exec", "box", "sh", "-c", &attack]);
-        victim.wait().unwrap();
-        assert_ne!(outcome.code, 7, "{outcome:?}");
-        assert!(outcome.stderr.contains("Read-only file system"), "{outcome:?}");
-        assert!(std::fs::read(&copy).unwrap() == before, "the runtime was overwritten");
-        h.runhcs(&["delete", "--force", "box"]).ok();
+        pid = process.trim_start_matches("/proc/")
+    );
+    let outcome = h.runhcs(&["exec", "box", "sh", "-c", &attack]);
+    victim.wait().unwrap();
+    assert_ne!(outcome.code, 7, "{outcome:?}");
+    assert!(outcome.stderr.contains("Read-only file system"), "{outcome:?}");
+    assert!(std::fs::read(&copy).unwrap() == before, "the runtime was overwritten");
+    h.runhcs(&["delete", "--force", "box"]).ok();
+}
+
+/// The same, seen from the host: what a container's processes execute before their own program is
+/// on a mount that nothing can be written through, even when nobody executes it any more.
+/// It is executed again only if that is said.
+fn what_is_executed_in_a_container_is_read_only(h: &Harness, again: bool) {
+    let bundle = sleeping(h, "box");
+    h.new_container(&["create"], &bundle, "box").ok();
+    let pid = h.state("box")["pid"].as_i64().unwrap();
+    let executed = std::fs::File::open(format!("/proc/{pid}/exe")).unwrap();
+    let flags = rustix::fs::fstatvfs(&executed).unwrap().f_flag;
+    assert!(flags.contains(rustix::fs::StatVfsMountFlags::RDONLY), "{flags:?}");
+    // It is the runtime's own file, not a copy.
+    let (executed, own) = (executed.metadata().unwrap(), h.program().metadata().unwrap());
+    assert_eq!((executed.dev(), executed.ino()), (own.dev(), own.ino()));
+    // A static program has told the kernel anew where these are (`replace.rs`).
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap();
+    assert!(read("cmdline").ends_with("\0box\0"), "{:?}", read("cmdline"));
+    assert!(read("environ").contains(&format!("RUNHCS_E2E={}\0", h.token)));
+    assert_eq!(read("environ").contains("RUNHCS_OWN_PROGRAM="), again);
+    h.runhcs(&["delete", "--force", "box"]).ok();
+}
+
+#[test]
+fn the_runtimes_own_program_is_safe() {
+    Harness::run(Isolation::Process, "own program", the_runtimes_own_program_is_out_of_reach);
+    Harness::run(Isolation::Process, "executed", |h| {
+        what_is_executed_in_a_container_is_read_only(h, true);
+    });
+}
+
+#[test]
+fn the_static_program_is_safe() {
+    let process = Isolation::Process;
+    Harness::run_static(process, "static program", the_runtimes_own_program_is_out_of_reach);
+    Harness::run_static(process, "static executed", |h| {
+        what_is_executed_in_a_container_is_read_only(h, false);
+    });
+}
+
+// It finds itself again: a VM's containers have shims.
+#[test]
+fn the_static_program_starts_vms() {
+    Harness::run_static(Isolation::Vm, "static program and VM", |h| {
+        let bundle = Bundle::new(h, "box", &["echo", "here"]);
+        assert_eq!(h.new_container(&["run"], &bundle, "box").ok().stdout, "here\n");
     });
 }
 

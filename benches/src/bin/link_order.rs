@@ -192,6 +192,8 @@ fn memory_of(process: Pid) -> Result<File> {
 /// Executes a command to its end, and the processes that it or an earlier one has made, as long as
 /// they execute `program`.
 fn trace(command: &mut Command, program: &Path, functions: &mut Functions) -> Result<()> {
+    // So it takes itself for protected already: mapped anew, it would lose the breakpoints.
+    command.env("RUNHCS_OWN_PROGRAM", program);
     // SAFETY: ptrace(2) is a mere system call.
     unsafe { command.pre_exec(|| Ok(ptrace::traceme()?)) };
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
@@ -216,7 +218,7 @@ fn trace(command: &mut Command, program: &Path, functions: &mut Functions) -> Re
                 return Ok(());
             }
             Ok(WaitStatus::PtraceEvent(pid, _, libc::PTRACE_EVENT_EXEC)) => {
-                // Itself again, or the container's program.
+                // A shim, or the container's program.
                 if file(&PathBuf::from(format!("/proc/{pid}/exe")))? == this {
                     functions.watch(pid)?;
                     resume(pid, None)?;

@@ -1,5 +1,8 @@
 //! Where this program is, and its protection from the containers it starts.
 
+#[cfg(target_arch = "x86_64")]
+mod at_start;
+
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -14,10 +17,16 @@ static PATH: OnceLock<PathBuf> = OnceLock::new();
 const ENTERING: [&str; 3] = ["create", "exec", "run"];
 
 /// Has containers unable to reach this program's file (CVE-2019-5736), by executing it again if it
-/// is about to enter one. To be called first of all.
+/// is about to enter one. To be called first of all. The static program needn't: it has replaced
+/// itself when it began.
 pub fn protect() -> Result<()> {
     let enters = std::env::args_os().any(|word| ENTERING.iter().any(|verb| word == *verb));
     if !enters {
+        return Ok(());
+    }
+    #[cfg(target_arch = "x86_64")]
+    if let Some(path) = at_start::path() {
+        let _ = PATH.set(path.into());
         return Ok(());
     }
     match std::env::var_os(VARIABLE) {
