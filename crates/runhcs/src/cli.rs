@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use runhcs_compute::ContainerId;
 
+use crate::deferred::Deferred;
 use crate::sys::cli;
 pub use crate::sys::cli::{CreateArgs, ExecArgs, SpecArgs};
 
@@ -67,31 +68,31 @@ pub enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Create a container; its process waits for `start`.
-    Create(CreateArgs),
+    Create(Deferred<CreateArgs>),
     /// Start a created container's process.
-    Start(IdArgs),
+    Start(Deferred<IdArgs>),
     /// Create a container, start it, and wait for it.
-    Run(RunArgs),
+    Run(Deferred<RunArgs>),
     /// Print a container's state as JSON.
-    State(IdArgs),
+    State(Deferred<IdArgs>),
     /// List containers.
-    List(ListArgs),
+    List(Deferred<ListArgs>),
     /// Send a signal to a container.
-    Kill(KillArgs),
+    Kill(Deferred<KillArgs>),
     /// Delete a container and all it holds.
-    Delete(DeleteArgs),
+    Delete(Deferred<DeleteArgs>),
     /// Run a further process in a container.
-    Exec(ExecArgs),
+    Exec(Deferred<ExecArgs>),
     /// List a container's processes.
-    Ps(PsArgs),
+    Ps(Deferred<PsArgs>),
     /// Set the size of a process's terminal.
-    ResizeTty(ResizeTtyArgs),
+    ResizeTty(Deferred<ResizeTtyArgs>),
     /// Freeze a container's processes.
-    Pause(IdArgs),
+    Pause(Deferred<IdArgs>),
     /// Thaw a container's processes.
-    Resume(IdArgs),
+    Resume(Deferred<IdArgs>),
     /// Write a new config.json.
-    Spec(SpecArgs),
+    Spec(Deferred<SpecArgs>),
     /// Print what this runtime supports as JSON.
     Features,
     /// What only this system has.
@@ -111,9 +112,8 @@ impl Verb {
             Self::Kill(args) => &args.id,
             Self::ResizeTty(args) => &args.id,
             Self::Delete(args) => &args.id,
-            Self::Exec(ExecArgs { operands, .. }) | Self::Ps(PsArgs { operands, .. }) => {
-                return split_id(operands).ok().map(|(id, _)| id);
-            }
+            Self::Exec(args) => return split_id(&args.operands).ok().map(|(id, _)| id),
+            Self::Ps(args) => return split_id(&args.operands).ok().map(|(id, _)| id),
             Self::System(verb) => return verb.container(),
             Self::List(_) | Self::Spec(_) | Self::Features => return None,
         };

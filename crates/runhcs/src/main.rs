@@ -8,6 +8,7 @@ mod cli;
 mod commands;
 mod config;
 mod create;
+mod deferred;
 mod existing;
 mod faults;
 mod globals;

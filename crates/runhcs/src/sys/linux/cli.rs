@@ -12,6 +12,7 @@ pub use super::criu_args::{CheckpointArgs, RestoreArgs};
 pub use super::update_args::UpdateArgs;
 pub use super::vm_template_args::VmTemplateArgs;
 use super::{commands, pod_network, shim};
+use crate::deferred::Deferred;
 use crate::globals::Globals;
 
 /// What `--root` takes.
@@ -45,25 +46,25 @@ pub enum Rootless {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Change a container's limits.
-    Update(Box<UpdateArgs>),
+    Update(Box<Deferred<UpdateArgs>>),
     /// Print what a container uses, and when its memory is exhausted.
-    Events(EventsArgs),
+    Events(Deferred<EventsArgs>),
     /// Write a container's processes into files, by CRIU.
-    Checkpoint(Box<CheckpointArgs>),
+    Checkpoint(Box<Deferred<CheckpointArgs>>),
     /// Make a container from a checkpoint's files, by CRIU.
-    Restore(Box<RestoreArgs>),
+    Restore(Box<Deferred<RestoreArgs>>),
     /// Have a VM follow its pod's network.
-    Sync(SyncArgs),
+    Sync(Deferred<SyncArgs>),
     /// Make a scratch disk: an ext4 file system in a sparse image.
-    CreateScratch(CreateScratchArgs),
+    CreateScratch(Deferred<CreateScratchArgs>),
     /// Make an ext4 file system on a disk that exists.
-    PrepareDisk(PrepareDiskArgs),
+    PrepareDisk(Deferred<PrepareDiskArgs>),
     /// Make, list and remove saved VMs, from which new ones are resumed.
-    VmTemplate(VmTemplateArgs),
+    VmTemplate(Deferred<VmTemplateArgs>),
     #[command(hide = true)]
-    Shim(ShimArgs),
+    Shim(Deferred<ShimArgs>),
     #[command(hide = true)]
-    HoldNetwork(NetworkArgs),
+    HoldNetwork(Deferred<NetworkArgs>),
 }
 
 impl Verb {

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use runhcs_compute::ContainerId;
 
 use super::{commands, container_shim, vm};
+use crate::deferred::Deferred;
 use crate::globals::Globals;
 
 /// What `--root` takes.
@@ -86,15 +87,15 @@ pub struct SpecArgs {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Have a VM follow its pod's network.
-    Sync(SyncArgs),
+    Sync(Deferred<SyncArgs>),
     /// Make a writable disk for a Linux container, a VHDX file with ext4.
-    CreateScratch(CreateScratchArgs),
+    CreateScratch(Deferred<CreateScratchArgs>),
     /// Make ext4 on a disk. What was on it is lost.
-    PrepareDisk(PrepareDiskArgs),
+    PrepareDisk(Deferred<PrepareDiskArgs>),
     #[command(hide = true)]
-    Shim(ShimArgs),
+    Shim(Deferred<ShimArgs>),
     #[command(hide = true)]
-    VmShim(VmShimArgs),
+    VmShim(Deferred<VmShimArgs>),
 }
 
 impl Verb {

@@ -232,7 +232,7 @@ mod tests {
         use clap::Parser;
         let cli = crate::cli::Cli::parse_from(["runhcs", "exec"].iter().chain(line));
         match cli.verb {
-            crate::cli::Verb::Exec(args) => args,
+            crate::cli::Verb::Exec(args) => args.0,
             other => panic!("{other:?}"),
         }
     }
