@@ -56,6 +56,32 @@ in_both!(ps_shows_the_containers_processes_with_pss_own_options, |h: &Harness| {
     h.runhcs(&["delete", "--force", "box"]).ok();
 });
 
+// A process names itself as it likes, and what procfs shows of it need not be text.
+in_both!(a_process_may_have_any_name, |h: &Harness| {
+    let script = "printf 'a) \\377 (Z' >/proc/self/comm; echo named >/named; read forever";
+    let bundle = Bundle::new(h, "box", &["sh", "-c", script]).edit(|config| {
+        config["root"]["readonly"] = json!(false);
+        config["process"]["terminal"] = json!(true);
+    });
+    let socket = ConsoleSocket::new(&h.path("console"));
+    let console = h.path("console");
+    h.new_container(
+        &["run", "--detach", "--console-socket", console.to_str().unwrap()],
+        &bundle,
+        "box",
+    )
+    .ok();
+    let _master = socket.receive();
+    let exec = |program: &[&str]| h.runhcs(&[&["exec", "box"], program].concat());
+    eventually(|| exec(&["cat", "/named"]).stdout == "named\n", || format!("{:?}", h.state("box")));
+    assert_eq!(h.state("box")["status"], "running");
+    h.runhcs(&["pause", "box"]).ok();
+    h.runhcs(&["resume", "box"]).ok();
+    h.runhcs(&["kill", "box", "KILL"]).ok();
+    h.wait_status("box", "stopped");
+    h.runhcs(&["delete", "box"]).ok();
+});
+
 in_both!(real_time_signals_arrive, |h: &Harness| {
     let script = "trap 'echo real-time; exit 5' 37; echo ready; while :; do sleep 0.1; done";
     let bundle = Bundle::new(h, "box", &["sh", "-c", script]);

@@ -1,5 +1,6 @@
 //! A container that was created, possibly by another process.
 
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use runhcs_compute::{ComputeSystem, Error, Result, Scope, Signal, Status};
@@ -24,7 +25,33 @@ pub struct Container {
     pub init: Option<Init>,
 }
 
+/// What a container was doing when it was looked at.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub status: Status,
+    /// Its init, unless that has ended.
+    pub process: Option<OwnedFd>,
+}
+
 impl Container {
+    /// What it is doing, with what keeps its init's pid from becoming another's.
+    pub(crate) fn look(&self) -> Result<Seen> {
+        let Some(init) = self.init else {
+            return Ok(Seen { status: Status::Creating, process: None });
+        };
+        let process = init.open()?;
+        let status = if process.is_none() {
+            Status::Stopped
+        } else if self.cgroup().is_frozen()? {
+            Status::Paused
+        } else if barrier::is_waiting(&self.resources.runtime_dir) {
+            Status::Created
+        } else {
+            Status::Running
+        };
+        Ok(Seen { status, process })
+    }
+
     pub(crate) fn cgroup(&self) -> Cgroup {
         Cgroup { paths: self.resources.cgroups.clone(), scope: self.resources.scope.clone() }
     }
@@ -107,15 +134,7 @@ impl Container {
 
 impl ComputeSystem for Container {
     fn status(&self) -> Result<Status> {
-        let Some(init) = self.init else { return Ok(Status::Creating) };
-        if init.open()?.is_none() {
-            return Ok(Status::Stopped);
-        }
-        if self.cgroup().is_frozen()? {
-            return Ok(Status::Paused);
-        }
-        let waiting = barrier::is_waiting(&self.resources.runtime_dir);
-        Ok(if waiting { Status::Created } else { Status::Running })
+        self.look().map(|seen| seen.status)
     }
 
     fn start(&self) -> Result<()> {

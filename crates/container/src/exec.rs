@@ -3,20 +3,21 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use oci_spec::runtime::{Process, Spec};
-use runhcs_compute::{ComputeSystem, Error, Result, Status};
+use runhcs_compute::{Error, Result, Status};
 
 use crate::cgroups::{Entrances, ExecCgroup, WayIn};
 use crate::channel::Channel;
 use crate::clone::Side;
-use crate::container::Container;
+use crate::container::{Container, Seen};
 use crate::credentials::Credentials;
 use crate::error::{Context, invalid};
 use crate::labels::Labels;
+use crate::namespaces::Joined;
 use crate::plan::{Child, expect};
 use crate::program::{self, Program};
 use crate::scheduling::{Affinity, Personality, Scheduling};
 use crate::seccomp::{Filter, Moment, Watched};
-use crate::spawn::{Joined, Kept, join_all, spawn};
+use crate::spawn::{Kept, join_all, spawn};
 use crate::{InheritedFds, Init, Stdio, ids, namespaces, proc, terminal};
 
 /// A further process for a container.
@@ -36,18 +37,6 @@ pub struct ExecOptions<'a> {
     pub ignore_paused: bool,
 }
 
-/// The namespaces that a process may have of its own, by their names in procfs.
-const NAMESPACES: [(&str, i32); 8] = [
-    ("user", libc::CLONE_NEWUSER),
-    ("ipc", libc::CLONE_NEWIPC),
-    ("uts", libc::CLONE_NEWUTS),
-    ("net", libc::CLONE_NEWNET),
-    ("pid", libc::CLONE_NEWPID),
-    ("cgroup", libc::CLONE_NEWCGROUP),
-    ("time", namespaces::CLONE_NEWTIME),
-    ("mnt", libc::CLONE_NEWNS),
-];
-
 impl Container {
     /// Runs a further process. It is a child of the caller and runs at once.
     ///
@@ -59,8 +48,11 @@ impl Container {
             true => &[Status::Running, Status::Created, Status::Paused],
             false => &[Status::Running, Status::Created],
         };
-        expect("exec in", &self.resources.id, self.status()?, allowed)?;
-        let Some(init) = self.init else { return Err(Error::NotFound(self.resources.id.clone())) };
+        let Seen { status, process: pidfd } = self.look()?;
+        expect("exec in", &self.resources.id, status, allowed)?;
+        let (Some(init), Some(pidfd)) = (self.init, pidfd) else {
+            return Err(Error::NotFound(self.resources.id.clone()));
+        };
         let terminal = options.process.terminal() == Some(true);
         if terminal != options.console_socket.is_some() {
             return Err(invalid(
@@ -80,15 +72,12 @@ impl Container {
         let personality = personality.map(Personality::new).transpose()?;
         let filter = linux.and_then(|l| l.seccomp().as_ref()).map(Filter::new).transpose()?;
         let program = Program::new(options.process, options.inherited_fds)?;
-        let mut joined = differing_namespaces(&init)?;
-        if init.open()?.is_none() {
-            // Otherwise the namespaces just opened might be a stranger's.
-            return Err(Error::InvalidStatus {
+        let mut joined =
+            namespaces::of_process(&init, pidfd)?.ok_or_else(|| Error::InvalidStatus {
                 operation: "exec in",
                 id: self.resources.id.clone(),
                 status: Status::Stopped,
-            });
-        }
+            })?;
         let (mut channel, theirs) = Channel::pair()?;
         let cgroup = self.cgroup();
         let WayIn { target, entrances } = cgroup.way_in(&options.cgroup, &init)?;
@@ -219,34 +208,4 @@ impl Preparation<'_> {
         }
         Ok(path)
     }
-}
-
-/// The namespaces in which the container's init is and the caller isn't.
-fn differing_namespaces(init: &Init) -> Result<Joined> {
-    let mut differing = Vec::new();
-    for (name, flag) in NAMESPACES {
-        let theirs = format!("/proc/{}/ns/{name}", init.pid);
-        let what = || format!("open {theirs}");
-        let identity = |path: &str| rustix::fs::stat(path).map(|s| (s.st_dev, s.st_ino));
-        let own = match identity(&format!("/proc/self/ns/{name}")) {
-            // The kernel was built without this kind.
-            Err(rustix::io::Errno::NOENT) => continue,
-            other => other.context(what)?,
-        };
-        let identity = match identity(&theirs) {
-            Err(rustix::io::Errno::ACCESS) => {
-                let why = "an ordinary user can enter a container only once it has been started; \
-                           until then its process is hidden";
-                return Err(Error::failed(what(), why));
-            }
-            other => other.context(what)?,
-        };
-        if identity == own {
-            continue;
-        }
-        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
-        let fd = rustix::fs::open(&theirs, flags, rustix::fs::Mode::empty()).context(what)?;
-        differing.push((flag, name, fd));
-    }
-    Ok(differing)
 }

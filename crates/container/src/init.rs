@@ -9,12 +9,13 @@ use crate::cgroups::Entrances;
 use crate::channel::Channel;
 use crate::error::Context;
 use crate::hooks::HookPoint;
+use crate::namespaces::Joined;
 use crate::plan::Plan;
 use crate::proc::OwnDescriptors;
 use crate::rootfs::Trees;
 use crate::scheduling::{MemoryPolicy, Personality};
 use crate::seccomp::{Filter, Moment};
-use crate::spawn::{Joined, Kept, join_all};
+use crate::spawn::{Kept, join_all};
 use crate::{barrier, ids, namespaces, network, program, rootfs, terminal};
 
 /// What init inherits from the creating process.

@@ -1,15 +1,21 @@
 //! Which namespaces a container gets anew and which it joins.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespaceType, LinuxTimeOffset, Spec};
-use runhcs_compute::Result;
+use runhcs_compute::{Error, Result};
 use rustix::fs::{Mode, OFlags};
-use rustix::thread::LinkNameSpaceType;
+use rustix::io::Errno;
+use rustix::thread::ThreadNameSpaceType;
 
+use crate::Init;
 use crate::error::{Context, invalid};
+
+/// Namespaces to join: flags of clone(2), a name for them, and the namespace, or a pidfd of the
+/// process whose they are.
+pub(crate) type Joined = Vec<(i32, &'static str, OwnedFd)>;
 
 /// linux/sched.h; libc has it for some architectures only.
 pub(crate) const CLONE_NEWTIME: i32 = 0x80;
@@ -26,6 +32,30 @@ const KINDS: [(LinuxNamespaceType, &str, i32); 8] = [
     (LinuxNamespaceType::Time, "time", CLONE_NEWTIME),
     (LinuxNamespaceType::Mount, "mount", libc::CLONE_NEWNS),
 ];
+
+/// Every kind that a process can be in without a change of its ids.
+const ALL_BUT_USER: i32 = libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWCGROUP
+    | CLONE_NEWTIME
+    | libc::CLONE_NEWNS;
+
+/// The kinds' names in procfs, in the same order.
+const IN_PROCFS: [(&str, i32); 8] = [
+    ("user", libc::CLONE_NEWUSER),
+    ("ipc", libc::CLONE_NEWIPC),
+    ("uts", libc::CLONE_NEWUTS),
+    ("net", libc::CLONE_NEWNET),
+    ("pid", libc::CLONE_NEWPID),
+    ("cgroup", libc::CLONE_NEWCGROUP),
+    ("time", CLONE_NEWTIME),
+    ("mnt", libc::CLONE_NEWNS),
+];
+
+/// The first user namespace's inode (`PROC_USER_INIT_INO` in linux/proc_ns.h).
+const FIRST_USER_NAMESPACE: u64 = 0xefff_fffd;
 
 /// A container's namespaces.
 #[derive(Debug, Default)]
@@ -102,7 +132,7 @@ impl Namespaces {
     }
 
     /// Opens the namespaces to join, while the caller's paths are still valid.
-    pub(crate) fn open_joined(&self) -> Result<Vec<(i32, &'static str, OwnedFd)>> {
+    pub(crate) fn open_joined(&self) -> Result<Joined> {
         self.joined
             .iter()
             .map(|(flag, name, path)| {
@@ -144,20 +174,70 @@ fn time_offsets(offsets: &HashMap<String, LinuxTimeOffset>) -> Result<String> {
     Ok(text)
 }
 
-/// Moves the caller into a namespace.
-pub(crate) fn join(flag: i32, name: &str, fd: &OwnedFd) -> Result<()> {
-    let kind = match flag {
-        libc::CLONE_NEWUSER => LinkNameSpaceType::User,
-        libc::CLONE_NEWIPC => LinkNameSpaceType::InterProcessCommunication,
-        libc::CLONE_NEWUTS => LinkNameSpaceType::HostNameAndNISDomainName,
-        libc::CLONE_NEWNET => LinkNameSpaceType::Network,
-        libc::CLONE_NEWPID => LinkNameSpaceType::ProcessID,
-        libc::CLONE_NEWCGROUP => LinkNameSpaceType::ControlGroup,
-        libc::CLONE_NEWNS => LinkNameSpaceType::Mount,
-        _ => LinkNameSpaceType::Time,
-    };
-    rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(fd), Some(kind))
-        .context(|| format!("join the {name} namespace"))
+/// The namespaces to join for being where a process is, whose pidfd it is; `None` if it has ended.
+pub(crate) fn of_process(init: &Init, pidfd: OwnedFd) -> Result<Option<Joined>> {
+    let user = |process: &str| rustix::fs::stat(format!("/proc/{process}/ns/user"));
+    if let (Ok(own), Ok(theirs)) = (user("self"), user(&init.pid.to_string()))
+        && own.st_ino == FIRST_USER_NAMESPACE
+        && (own.st_dev, own.st_ino) == (theirs.st_dev, theirs.st_ino)
+        && rustix::process::geteuid().is_root()
+    {
+        // Joining where one is already is allowed there, and less work than looking.
+        return Ok(Some(vec![(ALL_BUT_USER, "container's", pidfd)]));
+    }
+    let joined = differing(init.pid)?;
+    // What was opened might be a stranger's otherwise.
+    Ok(init.open()?.map(|_| joined))
+}
+
+/// The namespaces in which a process is and the caller isn't.
+fn differing(pid: u32) -> Result<Joined> {
+    let mut differing = Vec::new();
+    for (name, flag) in IN_PROCFS {
+        let theirs = format!("/proc/{pid}/ns/{name}");
+        let what = || format!("open {theirs}");
+        let identity = |path: &str| rustix::fs::stat(path).map(|s| (s.st_dev, s.st_ino));
+        let own = match identity(&format!("/proc/self/ns/{name}")) {
+            // The kernel was built without this kind.
+            Err(Errno::NOENT) => continue,
+            other => other.context(what)?,
+        };
+        let identity = match identity(&theirs) {
+            Err(Errno::ACCESS) => {
+                let why = "an ordinary user can enter a container only once it has been started; \
+                           until then its process is hidden";
+                return Err(Error::failed(what(), why));
+            }
+            other => other.context(what)?,
+        };
+        if identity == own {
+            continue;
+        }
+        let fd = rustix::fs::open(&theirs, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        differing.push((flag, name, fd.context(what)?));
+    }
+    Ok(differing)
+}
+
+/// Moves the caller into a namespace, or into several of the process that the pidfd is of.
+pub(crate) fn join(flags: i32, name: &str, fd: &OwnedFd) -> Result<()> {
+    let several = flags.count_ones() > 1;
+    let what = || format!("join the {name} namespace{}", if several { "s" } else { "" });
+    match set(flags, fd) {
+        // The kernel was built without one of these kinds; it has changed nothing.
+        Err(Errno::INVAL) if several => {
+            let wanted = IN_PROCFS.iter().filter(|(_, flag)| flags & flag != 0);
+            let exists = |name: &str| Path::new("/proc/self/ns").join(name).exists();
+            let there: Vec<_> = wanted.filter(|(name, _)| exists(name)).collect();
+            there.into_iter().try_for_each(|(_, flag)| set(*flag, fd)).context(what)
+        }
+        other => other.context(what),
+    }
+}
+
+fn set(flags: i32, fd: &OwnedFd) -> rustix::io::Result<()> {
+    let kinds = ThreadNameSpaceType::from_bits_retain(flags as u32);
+    rustix::thread::move_into_thread_name_spaces(fd.as_fd(), kinds)
 }
 
 /// Gives the caller a cgroup namespace whose root is its present control group.

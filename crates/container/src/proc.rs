@@ -43,9 +43,17 @@ pub(crate) fn wait_readable(fd: impl AsFd, deadline: Option<Instant>) -> io::Res
     }
 }
 
+/// What a file of the kernel's holds, in one read: it tells no size beforehand, and
+/// `read_to_string` reads it piece by piece. At most 1 KiB; names in it may be anything.
+pub(crate) fn read_short(path: impl AsRef<Path>) -> io::Result<String> {
+    let mut buffer = [0; 1 << 10];
+    let length = io::Read::read(&mut std::fs::File::open(path)?, &mut buffer)?;
+    Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+}
+
 /// The state letter and the start time of a process (proc(5), `/proc/<pid>/stat`).
 pub(crate) fn stat(pid: u32) -> io::Result<(char, u64)> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let text = read_short(format!("/proc/{pid}/stat"))?;
     // The command's name is in parentheses and may hold anything, parentheses too.
     let malformed = || io::Error::other(format!("/proc/{pid}/stat is malformed"));
     let (_, rest) = text.rsplit_once(") ").ok_or_else(malformed)?;
@@ -178,6 +186,20 @@ mod tests {
         let own = Init::of(std::process::id()).unwrap();
         assert!(own.open().unwrap().is_some());
         assert!(Init { start_time: own.start_time + 1, ..own }.open().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_process_may_have_any_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let name = std::os::unix::ffi::OsStrExt::from_bytes(b"a) \xff (S 1 ");
+        let program = directory.path().join::<&std::ffi::OsStr>(name);
+        std::fs::copy("/bin/sleep", &program).unwrap();
+        let mut child = std::process::Command::new(&program).arg("60").spawn().unwrap();
+        let init = Init::of(child.id()).unwrap();
+        let opened = init.open();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(opened.unwrap().is_some());
     }
 
     #[test]

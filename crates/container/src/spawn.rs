@@ -16,10 +16,8 @@ use rustix::process::{Pid, WaitOptions, geteuid, waitpid};
 use crate::channel::Channel;
 use crate::clone::{Side, clone, clone_sibling};
 use crate::error::Context;
+use crate::namespaces::Joined;
 use crate::{InheritedFds, ids, init, namespaces, program};
-
-/// Namespaces to join: the flag of clone(2), the kind's name, the namespace.
-pub(crate) type Joined = Vec<(i32, &'static str, OwnedFd)>;
 
 /// The descriptors that a new process keeps, besides stdio.
 #[derive(Debug)]
@@ -56,7 +54,7 @@ pub(crate) unsafe fn spawn(
         // An ordinary user's process has to stay within reach of who maps its ids.
         init::hide()?;
     }
-    let joins = |kind: i32| joined.iter().any(|(flag, ..)| *flag == kind);
+    let joins = |kind: i32| joined.iter().any(|(flags, ..)| flags & kind != 0);
     let between = (joins(libc::CLONE_NEWUSER) && (new != 0 || !geteuid().is_root()))
         || (new & libc::CLONE_NEWUSER != 0 && !joined.is_empty())
         || (joins(libc::CLONE_NEWPID) && (joins(libc::CLONE_NEWNS) || ids::in_user_namespace()));

@@ -11,6 +11,7 @@ use runhcs_compute::Result;
 use super::device_filter::{Kind, Rule};
 use super::limits::Limits;
 use crate::error::{Context, invalid};
+use crate::proc::read_short;
 use crate::rootfs::mounts::{Kind as MountKind, PlannedMount, clone_tree};
 use crate::rootfs::options::{Bind, MountOptions};
 use crate::rootfs::resolve::Root;
@@ -158,7 +159,7 @@ pub(crate) fn freeze(path: &Path, frozen: bool) -> Result<()> {
 }
 
 pub(crate) fn is_frozen(path: &Path) -> io::Result<bool> {
-    match fs::read_to_string(path.join("freezer.state")) {
+    match read_short(path.join("freezer.state")) {
         Ok(state) => Ok(state.trim() != "THAWED"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),

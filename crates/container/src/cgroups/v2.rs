@@ -10,6 +10,7 @@ use runhcs_compute::Result;
 use super::limits::Limits;
 use super::{device_filter, files};
 use crate::error::Context;
+use crate::proc::read_short;
 use crate::rootfs::mounts::{PlannedMount, clone_tree};
 use crate::rootfs::options::Bind;
 use crate::rootfs::resolve::Root;
@@ -84,7 +85,7 @@ pub(crate) fn freeze(path: &Path, frozen: bool) -> Result<()> {
 }
 
 pub(crate) fn is_frozen(path: &Path) -> io::Result<bool> {
-    match fs::read_to_string(path.join("cgroup.freeze")) {
+    match read_short(path.join("cgroup.freeze")) {
         Ok(state) => Ok(state.trim() == "1"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
