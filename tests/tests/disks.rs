@@ -73,6 +73,65 @@ in_both!(a_block_device_is_passed_through, |h: &Harness| {
     assert_eq!(read_at(&fixed, 0, 8), "constant");
 });
 
+// By the numbers that the host has for the device, in the configuration and afterwards.
+in_both!(a_devices_throughput_is_limited, |h: &Harness| {
+    let file = image(h, "file", "marker");
+    let device = LoopDevice::new(&file);
+    let (major, minor) = device.number();
+    let bundle = with_device(Bundle::new(h, "box", &["sleep", "1000"]), &device, "/dev/data", "rw");
+    let limits = |rate: u64| json!([{ "major": major, "minor": minor, "rate": rate }]);
+    let bundle = bundle.edit(|config| {
+        config["linux"]["resources"]["blockIO"] = json!({
+            "throttleReadBpsDevice": limits(1_000_000), "throttleWriteIOPSDevice": limits(70)
+        });
+    });
+    h.new_container(&["run", "--detach"], &bundle, "box").ok();
+    // In the words of version 1, whose files have one limit each, with the numbers taken off.
+    let shown = || {
+        let script = "if test -e /sys/fs/cgroup/io.max; then sed 's/[^ ]* //' /sys/fs/cgroup/io.max
+            else cd /sys/fs/cgroup/blkio
+            for f in read_bps write_bps read_iops write_iops; do
+                sed \"s/.* /$f /\" blkio.throttle.${f}_device; done; fi
+            stat -c '%t:%T' /dev/data; cut -d' ' -f1 /sys/fs/cgroup/io.max 2>/dev/null; true";
+        h.runhcs(&["exec", "box", "sh", "-c", script]).ok().stdout
+    };
+    let expect = |v1: &str, v2: &str| {
+        let shown = shown();
+        let expected = if h.isolation == Isolation::Vm { v2 } else { v1 };
+        assert!(shown.starts_with(expected), "{shown:?}, not {expected:?}");
+        if h.isolation == Isolation::Vm {
+            // stat(1) has them hexadecimal.
+            let mut lines = shown.lines().skip(1);
+            let (node, limited) = (lines.next().unwrap(), lines.next().unwrap());
+            let (a, b) = node.split_once(':').unwrap();
+            let part = |text: &str| u32::from_str_radix(text, 16).unwrap();
+            assert_eq!(format!("{}:{}", part(a), part(b)), limited);
+        }
+    };
+    expect("read_bps 1000000\nwrite_iops 70\n", "rbps=1000000 wbps=max riops=max wiops=70\n");
+    let file = h.path("resources.json");
+    let new = json!({ "blockIO": {
+        "throttleReadBpsDevice": limits(2_000_000), "throttleWriteBpsDevice": limits(3_000_000),
+        "throttleReadIOPSDevice": limits(40), "throttleWriteIOPSDevice": limits(0)
+    } });
+    std::fs::write(&file, new.to_string()).unwrap();
+    h.runhcs(&["update", "--resources", file.to_str().unwrap(), "box"]).ok();
+    expect(
+        "read_bps 2000000\nwrite_bps 3000000\nread_iops 40\n",
+        "rbps=2000000 wbps=3000000 riops=40 wiops=max\n",
+    );
+    // A device that is none of the container's, or nobody's.
+    let strange = json!({ "blockIO": { "throttleReadBpsDevice":
+        [{ "major": 259, "minor": 777, "rate": 1 }] } });
+    std::fs::write(&file, strange.to_string()).unwrap();
+    let outcome = h.runhcs(&["update", "--resources", file.to_str().unwrap(), "box"]);
+    let outcome = outcome.refused("linux.resources.blockIO.throttleReadBpsDevice[0]");
+    if h.isolation == Isolation::Vm {
+        assert!(outcome.stderr.contains("no device 259:777"), "{outcome:?}");
+    }
+    h.runhcs(&["delete", "--force", "box"]).ok();
+});
+
 #[test]
 fn a_pods_containers_bring_block_devices_later() {
     Harness::run(Isolation::Vm, "later", |h| {

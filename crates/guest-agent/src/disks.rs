@@ -46,6 +46,24 @@ pub struct Disk {
 pub struct ContainersDisks {
     scratch: Option<Scratch>,
     disks: Vec<Rc<Disk>>,
+    numbers: Numbers,
+}
+
+/// The guest's numbers of the host's devices.
+type Numbers = HashMap<DeviceNumber, DeviceNumber>;
+
+impl ContainersDisks {
+    /// Replaces the host's numbers of block devices in new limits.
+    ///
+    /// # Errors
+    /// Limits for a device that the container doesn't have.
+    pub fn renumber(&self, resources: &mut LinuxResources) -> std::result::Result<(), Failure> {
+        renumber_limits(resources, &self.numbers).map_err(failed)
+    }
+}
+
+fn failed(error: anyhow::Error) -> Failure {
+    Failure::Other(error.chain().map(ToString::to_string).collect())
 }
 
 impl Disks {
@@ -60,16 +78,13 @@ impl Disks {
         spec: &mut Spec,
         directory: &Path,
     ) -> std::result::Result<ContainersDisks, Failure> {
-        let failed =
-            |error: anyhow::Error| Failure::Other(error.chain().map(ToString::to_string).collect());
         let mut of_container = ContainersDisks::default();
-        let mut numbers = HashMap::new();
         for wanted in disks {
             let disk = self.find(wanted.target).await.map_err(failed)?;
             match wanted.purpose {
                 DiskPurpose::Device(index) => {
                     let hosts = number_in_spec(spec, index).map_err(failed)?;
-                    numbers.insert(hosts, disk.number);
+                    of_container.numbers.insert(hosts, disk.number);
                 }
                 DiskPurpose::Scratch => {
                     of_container.scratch = Some(Scratch::mount(&disk.node, spec, directory)?);
@@ -77,7 +92,7 @@ impl Disks {
             }
             of_container.disks.push(disk);
         }
-        renumber(spec, &numbers);
+        renumber(spec, &of_container.numbers).map_err(failed)?;
         Ok(of_container)
     }
 
@@ -170,59 +185,59 @@ fn number_in_spec(spec: &Spec, index: usize) -> Result<DeviceNumber> {
 
 /// Replaces the host's numbers of block devices with the guest's, wherever a container's
 /// configuration has them.
-fn renumber(spec: &mut Spec, numbers: &HashMap<DeviceNumber, DeviceNumber>) {
-    if numbers.is_empty() {
-        return;
-    }
-    let guests = |major: i64, minor: i64| {
-        let number = DeviceNumber { major: major.try_into().ok()?, minor: minor.try_into().ok()? };
-        numbers.get(&number).copied()
-    };
-    let Some(mut linux) = spec.linux().clone() else { return };
+fn renumber(spec: &mut Spec, numbers: &Numbers) -> Result<()> {
+    let Some(mut linux) = spec.linux().clone() else { return Ok(()) };
     for device in linux.devices_mut().iter_mut().flatten() {
         if device.typ() == LinuxDeviceType::B
-            && let Some(number) = guests(device.major(), device.minor())
+            && let Some(number) = guests(numbers, device.major(), device.minor())
         {
             device.set_major(number.major.into());
             device.set_minor(number.minor.into());
         }
     }
     if let Some(resources) = linux.resources_mut() {
-        renumber_limits(resources, &guests);
+        renumber_limits(resources, numbers)?;
     }
     spec.set_linux(Some(linux));
+    Ok(())
 }
 
-fn renumber_limits(
-    resources: &mut LinuxResources,
-    guests: &impl Fn(i64, i64) -> Option<DeviceNumber>,
-) {
+fn guests(numbers: &Numbers, major: i64, minor: i64) -> Option<DeviceNumber> {
+    let number = DeviceNumber { major: major.try_into().ok()?, minor: minor.try_into().ok()? };
+    numbers.get(&number).copied()
+}
+
+fn renumber_limits(resources: &mut LinuxResources, numbers: &Numbers) -> Result<()> {
     for rule in resources.devices_mut().iter_mut().flatten() {
         if rule.typ() == Some(LinuxDeviceType::B)
             && let (Some(major), Some(minor)) = (rule.major(), rule.minor())
-            && let Some(number) = guests(major, minor)
+            && let Some(number) = guests(numbers, major, minor)
         {
             rule.set_major(Some(number.major.into()));
             rule.set_minor(Some(number.minor.into()));
         }
     }
     // The types of these lists can't be changed in place.
-    let Some(Ok(mut block_io)) = resources.block_io().as_ref().map(serde_json::to_value) else {
-        return;
-    };
-    let lists = block_io.as_object_mut().into_iter().flat_map(|object| object.values_mut());
-    for device in lists.filter_map(|list| list.as_array_mut()).flatten() {
-        let part = |name: &str| device.get(name).and_then(serde_json::Value::as_i64);
-        if let (Some(major), Some(minor)) = (part("major"), part("minor"))
-            && let Some(number) = guests(major, minor)
-        {
+    let Some(block_io) = resources.block_io() else { return Ok(()) };
+    let mut block_io = serde_json::to_value(block_io).context("linux.resources.blockIO")?;
+    for (name, list) in block_io.as_object_mut().into_iter().flatten() {
+        for (index, device) in list.as_array_mut().into_iter().flatten().enumerate() {
+            let part = |name: &str| device[name].as_i64().unwrap_or(-1);
+            let (major, minor) = (part("major"), part("minor"));
+            // The guest's device of that number is another's, or none.
+            let number = guests(numbers, major, minor).with_context(|| {
+                format!(
+                    "linux.resources.blockIO.{name}[{index}]: the virtual machine has no device \
+                     {major}:{minor} for this container; name it in linux.devices, too"
+                )
+            })?;
             device["major"] = number.major.into();
             device["minor"] = number.minor.into();
         }
     }
-    if let Ok(block_io) = serde_json::from_value(block_io) {
-        resources.set_block_io(Some(block_io));
-    }
+    let block_io = serde_json::from_value(block_io).context("linux.resources.blockIO")?;
+    resources.set_block_io(Some(block_io));
+    Ok(())
 }
 
 #[cfg(test)]
@@ -258,7 +273,7 @@ mod tests {
             (number_in_spec(&spec, 0).unwrap(), number(8, 0)),
             (number_in_spec(&spec, 1).unwrap(), number(8, 16)),
         ]);
-        renumber(&mut spec, &numbers);
+        renumber(&mut spec, &numbers).unwrap();
         let linux = spec.linux().as_ref().unwrap();
         let devices: Vec<_> =
             linux.devices().iter().flatten().map(|d| (d.major(), d.minor())).collect();
@@ -270,6 +285,10 @@ mod tests {
         let block_io = resources.block_io().as_ref().unwrap();
         let throttled = &block_io.throttle_read_bps_device().as_ref().unwrap()[0];
         assert_eq!((throttled.major(), throttled.minor()), (8, 16));
+        // Of a device that the guest doesn't have.
+        let error = renumber(&mut spec, &HashMap::new()).unwrap_err().to_string();
+        assert!(error.contains("blockIO.throttleReadBpsDevice[0]"), "{error}");
+        assert!(error.contains("8:16"), "{error}");
         assert!(number_in_spec(&spec, 3).unwrap_err().to_string().contains("linux.devices[3]"));
     }
 }

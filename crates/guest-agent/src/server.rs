@@ -53,7 +53,7 @@ struct Guest {
     execs: RefCell<HashMap<u64, Rc<Process>>>,
     namespaces: Namespaces,
     /// Needed as long as the container exists, and like the volumes given back when it is deleted.
-    _disks: ContainersDisks,
+    disks: ContainersDisks,
     _volumes: Vec<Rc<Volume>>,
 }
 
@@ -166,16 +166,8 @@ impl Server {
                 return Err(failure);
             }
         };
-        let guest = Guest {
-            container,
-            spec,
-            directory,
-            main,
-            execs,
-            namespaces,
-            _disks: disks,
-            _volumes: volumes,
-        };
+        let guest =
+            Guest { container, spec, directory, main, execs, namespaces, disks, _volumes: volumes };
         self.guests.borrow_mut().insert(id, Rc::new(guest));
         Ok(init.pid)
     }
@@ -251,8 +243,9 @@ impl Server {
     }
 
     /// Sets a container's limits.
-    pub async fn update(&self, update: UpdateContainer) -> Outcome<()> {
+    pub async fn update(&self, mut update: UpdateContainer) -> Outcome<()> {
         let guest = self.guest(&update.id)?;
+        guest.disks.renumber(&mut update.resources)?;
         engine::run(move || guest.container.update(&update.resources)).await
     }
 
