@@ -26,10 +26,12 @@ in_both!(scheduling_is_as_asked, |h: &Harness| {
     // What it forks has no better priority than usual, and `cut` is forked.
     assert_eq!(policy(json!({ "policy": "SCHED_BATCH", "nice": -3, "flags": flags })), "0\n3\n");
     assert_eq!(policy(json!({ "policy": "SCHED_IDLE" })), "0\n5\n");
+    assert_eq!(policy(json!({ "policy": "SCHED_OTHER", "nice": 11 })), "11\n0\n");
     // On the host, control groups of version 1 may leave a container no time for these.
     if h.isolation == Isolation::Vm {
         let fifo = json!({ "policy": "SCHED_FIFO", "priority": 7 });
         assert_eq!(policy(fifo), "0\n1\n");
+        assert_eq!(policy(json!({ "policy": "SCHED_RR", "priority": 9 })), "0\n2\n");
         let (runtime, deadline) = (2_000_000, 20_000_000);
         let deadline = json!({ "policy": "SCHED_DEADLINE", "runtime": runtime,
                                "deadline": deadline, "period": deadline });
@@ -73,6 +75,10 @@ in_both!(a_32_bit_personality, |h: &Harness| {
         config["linux"]["personality"] = json!({ "domain": "LINUX32" });
     });
     assert_eq!(machine, "i686\n");
+    let machine = run(h, "uname -m", |config| {
+        config["linux"]["personality"] = json!({ "domain": "LINUX" });
+    });
+    assert_ne!(machine, "i686\n");
 });
 
 in_both!(memory_comes_from_the_nodes_that_are_asked_for, |h: &Harness| {
@@ -83,6 +89,21 @@ in_both!(memory_comes_from_the_nodes_that_are_asked_for, |h: &Harness| {
     assert_eq!(bound.split_whitespace().nth(1), Some("bind=static:0"), "{bound}");
     let preferred = map(json!({ "mode": "MPOL_LOCAL" }));
     assert_eq!(preferred.split_whitespace().nth(1), Some("local"), "{preferred}");
+    let mut rows = vec![
+        ("MPOL_DEFAULT", "", json!([]), " default "),
+        ("MPOL_PREFERRED", "0", json!([]), " prefer:0 "),
+        ("MPOL_INTERLEAVE", "0", json!(["MPOL_F_RELATIVE_NODES"]), " interleave=relative:0 "),
+        ("MPOL_PREFERRED_MANY", "0", json!([]), " prefer (many):0 "),
+    ];
+    // The guest's kernel may be older.
+    if h.isolation == Isolation::Process {
+        rows.push(("MPOL_BIND", "0", json!(["MPOL_F_NUMA_BALANCING"]), " bind=balancing:0 "));
+        rows.push(("MPOL_WEIGHTED_INTERLEAVE", "0", json!([]), " weighted interleave:0 "));
+    }
+    for (mode, nodes, flags, shown) in rows {
+        let printed = map(json!({ "mode": mode, "nodes": nodes, "flags": flags }));
+        assert!(printed.contains(shown), "{mode}: {printed}");
+    }
 });
 
 in_both!(clocks_of_a_time_namespace, |h: &Harness| {
