@@ -1,0 +1,184 @@
+//! Control groups: limits that only the configuration has, what a system without a controller says
+//! of them, and containers whose processes are on the run.
+
+use runhcs_tests::{Bundle, Harness, Isolation, in_both};
+use serde_json::{Value, json};
+
+fn with(h: &Harness, resources: &Value) -> Bundle {
+    let bundle = Bundle::new(h, "box", &["sleep", "1000"]);
+    bundle.edit(|config| config["linux"]["resources"] = resources.clone())
+}
+
+/// The number of a disk of this host.
+fn disk() -> Option<(u32, u32)> {
+    use std::os::unix::fs::MetadataExt;
+    let disks = std::fs::read_dir("/sys/block").unwrap().flatten();
+    // Not one that is made of memory or of a file.
+    let mut disks = disks.filter(|disk| disk.path().join("device").exists());
+    let name = disks.next()?.file_name();
+    let number = std::fs::metadata(std::path::Path::new("/dev").join(name)).ok()?.rdev();
+    Some((rustix::fs::major(number), rustix::fs::minor(number)))
+}
+
+/// Runs containers with each of the limits; a control file below `/sys/fs/cgroup` has to have the
+/// line.
+fn check(h: &Harness, rows: &[(Value, &str, String)]) {
+    let mut wrong = Vec::new();
+    for (resources, file, line) in rows {
+        let bundle = with(h, resources);
+        h.new_container(&["run", "--detach"], &bundle, "box").ok();
+        let shown = h.runhcs(&["exec", "box", "cat", &format!("/sys/fs/cgroup/{file}")]);
+        if !shown.stdout.lines().any(|found| found == line) {
+            wrong.push(format!("{resources}: {line:?} is not in {file}: {shown:?}"));
+        }
+        h.runhcs(&["delete", "--force", "box"]).ok();
+        std::fs::remove_dir_all(bundle.path()).unwrap();
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn refused(h: &Harness, rows: &[(Value, &str)]) {
+    for (resources, field) in rows {
+        let bundle = with(h, resources);
+        let field = format!("linux.resources.{field}");
+        h.new_container(&["create"], &bundle, "box").refused(&field);
+        std::fs::remove_dir_all(bundle.path()).unwrap();
+    }
+}
+
+#[test]
+fn limits_of_version_1_are_set() {
+    Harness::run(Isolation::Process, "version 1", |h| {
+        if !std::path::Path::new("/sys/fs/cgroup/memory").exists() {
+            return eprintln!("skipped: this system has no cgroup version 1");
+        }
+        let mut rows = vec![
+            (
+                json!({ "memory": { "disableOOMKiller": true } }),
+                "memory/memory.oom_control",
+                "oom_kill_disable 1".to_owned(),
+            ),
+            (json!({ "memory": { "swappiness": 3 } }), "memory/memory.swappiness", "3".to_owned()),
+            (
+                json!({ "memory": { "kernelTCP": 1 << 20 } }),
+                "memory/memory.kmem.tcp.limit_in_bytes",
+                "1048576".to_owned(),
+            ),
+        ];
+        if let Some((major, minor)) = disk() {
+            for (name, file, rate) in [
+                ("throttleReadBpsDevice", "blkio/blkio.throttle.read_bps_device", 1 << 20),
+                ("throttleWriteBpsDevice", "blkio/blkio.throttle.write_bps_device", 2 << 20),
+                ("throttleReadIOPSDevice", "blkio/blkio.throttle.read_iops_device", 300),
+                ("throttleWriteIOPSDevice", "blkio/blkio.throttle.write_iops_device", 400),
+            ] {
+                let limit = json!([{ "major": major, "minor": minor, "rate": rate }]);
+                let line = format!("{major}:{minor} {rate}");
+                rows.push((json!({ "blockIO": { name: limit } }), file, line));
+            }
+        }
+        check(h, &rows);
+        refused(
+            h,
+            &[
+                (json!({ "unified": { "memory.high": "1" } }), "unified.memory.high"),
+                (json!({ "memory": { "useHierarchy": false } }), "memory.useHierarchy"),
+                (json!({ "rdma": { "mlx5_0": { "hcaHandles": 1 } } }), "rdma.mlx5_0"),
+                (
+                    json!({ "network": { "priorities": [{ "name": "nosuch", "priority": 1 }] } }),
+                    "network.priorities[0]",
+                ),
+                (
+                    json!({ "blockIO": { "throttleReadBpsDevice": [{ "major": 4000, "minor": 0, "rate": 1 }] } }),
+                    "blockIO.throttleReadBpsDevice[0]",
+                ),
+            ],
+        );
+    });
+}
+
+#[test]
+fn limits_of_version_2_are_set() {
+    Harness::run(Isolation::Vm, "version 2", |h| {
+        let row =
+            |resources: Value, file: &'static str, line: &str| (resources, file, line.to_owned());
+        check(
+            h,
+            &[
+                row(
+                    json!({ "hugepageLimits": [{ "pageSize": "2MB", "limit": 4 << 20 }] }),
+                    "hugetlb.2MB.max",
+                    "4194304",
+                ),
+                row(
+                    json!({ "hugepageLimits": [{ "pageSize": "2MB", "limit": 4 << 20 }] }),
+                    "hugetlb.2MB.rsvd.max",
+                    "4194304",
+                ),
+                row(json!({ "unified": { "memory.high": "50000000" } }), "memory.high", "49999872"),
+                row(
+                    json!({ "unified": { "pids.max": "33" }, "pids": { "limit": 44 } }),
+                    "pids.max",
+                    "33",
+                ),
+                row(json!({ "unified": { "cgroup.max.depth": "3" } }), "cgroup.max.depth", "3"),
+            ],
+        );
+        refused(
+            h,
+            &[
+                (json!({ "network": { "classID": 1 } }), "network.classID"),
+                (
+                    json!({ "network": { "priorities": [{ "name": "lo", "priority": 1 }] } }),
+                    "network.priorities",
+                ),
+                (json!({ "memory": { "disableOOMKiller": true } }), "memory.disableOOMKiller"),
+                (json!({ "memory": { "kernelTCP": 1 } }), "memory.kernelTCP"),
+                (json!({ "cpu": { "realtimeRuntime": 1 } }), "cpu.realtimeRuntime"),
+                (json!({ "blockIO": { "leafWeight": 10 } }), "blockIO.leafWeight"),
+                (json!({ "unified": { "no.such": "1" } }), "unified.no.such"),
+                (json!({ "unified": { "../x.y": "1" } }), "unified.../x.y"),
+                (json!({ "rdma": { "mlx5_0": { "hcaHandles": 1 } } }), "rdma.mlx5_0"),
+            ],
+        );
+    });
+}
+
+// With it, a change that would end processes isn't made (`memory.checkBeforeUpdate`).
+in_both!(a_limit_below_what_is_used_is_refused_if_that_is_to_be_checked, |h: &Harness| {
+    let bundle = with(h, &json!({ "memory": { "limit": 64 << 20, "swap": 64 << 20 } }));
+    h.new_container(&["run", "--detach"], &bundle, "box").ok();
+    let file = h.path("resources.json");
+    let resources = json!({ "memory": { "limit": 4096, "swap": 4096, "checkBeforeUpdate": true } });
+    std::fs::write(&file, resources.to_string()).unwrap();
+    let update = h.runhcs(&["update", "--resources", file.to_str().unwrap(), "box"]);
+    update.refused("memory");
+    assert_eq!(h.state("box")["status"], "running");
+    let stats = h.runhcs(&["events", "--stats", "box"]).ok().stdout;
+    let stats: Value = serde_json::from_str(&stats).unwrap();
+    assert_eq!(stats["data"]["memory"]["usage"]["limit"], 64 << 20);
+    h.runhcs(&["delete", "--force", "box"]).ok();
+});
+
+// Processes that are each gone by the time that their pid is known: what is killed one by one
+// would always leave the next one. Not in a pid namespace, whose end would end them all.
+in_both!(kill_all_gets_processes_that_are_on_the_run, |h: &Harness| {
+    let script = "echo 'sh /hop & exit 0' >/hop
+        sh /hop & sh /hop & echo ready >/ready; exec sleep 1000";
+    let bundle = Bundle::new(h, "box", &["sh", "-c", script]).edit(|config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "pid");
+    });
+    for verb in [&["kill", "--all", "box", "KILL"][..], &["delete", "--force", "box"]] {
+        h.new_container(&["run", "--detach"], &bundle, "box").ok();
+        let ready = || h.runhcs(&["exec", "box", "cat", "/ready"]).stdout == "ready\n";
+        runhcs_tests::eventually(ready, || "it does not run".into());
+        h.runhcs(verb).ok();
+        if verb[0] == "kill" {
+            h.wait_status("box", "stopped");
+            assert_eq!(h.runhcs(&["ps", "--format", "json", "box"]).ok().stdout, "[]\n");
+            h.runhcs(&["delete", "box"]).ok();
+        }
+        std::fs::remove_file(bundle.path().join("rootfs/ready")).unwrap();
+    }
+});
