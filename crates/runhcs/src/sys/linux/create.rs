@@ -77,7 +77,7 @@ impl Service for CreationService<'_> {
                 runtime_dir: entry.dir(),
                 stdio: None,
                 console_socket,
-                inherited_fds: inherited_fds(args.preserve_fds)?,
+                inherited_fds: inherited_fds::of_init(args.preserve_fds)?,
                 no_pivot: args.no_pivot,
                 no_new_keyring: args.no_new_keyring,
                 cgroup_driver: globals.cgroup_driver(),

@@ -10,6 +10,7 @@ mod ext4;
 pub(crate) mod foreground;
 pub(crate) mod guest_spec;
 pub(crate) mod hooks;
+pub(crate) mod inherited_fds;
 pub(crate) mod notify_socket;
 pub(crate) mod own_program;
 pub(crate) mod pidfd_socket;
@@ -29,7 +30,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Spec;
-use runhcs_container::InheritedFds;
 use runhcs_spec::Bundle;
 use runhcs_state::Store;
 
@@ -91,21 +91,6 @@ pub fn check_may_have_vm() -> Result<()> {
         bail!("VM isolation needs root: ordinary users can have process isolation only");
     }
     Ok(())
-}
-
-/// The descriptors that a container's process inherits: `preserved` ones after those that systemd
-/// has passed to this command by its socket activation, if it has.
-///
-/// # Errors
-/// `LISTEN_FDS` is no number.
-pub fn inherited_fds(preserved: u32) -> Result<InheritedFds> {
-    let listen = match std::env::var("LISTEN_FDS") {
-        Ok(number) if !number.is_empty() => number.parse().map_err(|_| {
-            anyhow::anyhow!("LISTEN_FDS={number:?} in the environment is no number of descriptors")
-        })?,
-        _ => 0,
-    };
-    Ok(InheritedFds { listen, others: preserved })
 }
 
 /// The network namespace that the configuration asks for: its path.

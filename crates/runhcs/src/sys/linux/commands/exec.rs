@@ -53,7 +53,7 @@ pub fn run(globals: &Globals, args: &ExecArgs) -> Result<u8> {
                 process: &process,
                 stdio: None,
                 console_socket,
-                inherited_fds: inherited_fds(args.preserve_fds)?,
+                inherited_fds: inherited_fds::of_further_process(args.preserve_fds)?,
                 cgroup: cgroup(&args.cgroup)?,
                 ignore_paused: args.ignore_paused,
             };
