@@ -1,7 +1,7 @@
 //! Which namespaces a container gets anew and which it joins.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespaceType, LinuxTimeOffset, Spec};
@@ -19,6 +19,9 @@ pub(crate) type Joined = Vec<(i32, &'static str, OwnedFd)>;
 
 /// linux/sched.h; libc has it for some architectures only.
 pub(crate) const CLONE_NEWTIME: i32 = 0x80;
+
+/// linux/nsfs.h: of which kind a namespace is, by its flag of clone(2).
+const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
 
 /// The kinds of namespaces, in the order in which they are joined: the user namespace first, for
 /// the others may belong to it; the mount namespace last, for their paths are the caller's.
@@ -57,11 +60,21 @@ const IN_PROCFS: [(&str, i32); 8] = [
 /// The first user namespace's inode (`PROC_USER_INIT_INO` in linux/proc_ns.h).
 const FIRST_USER_NAMESPACE: u64 = 0xefff_fffd;
 
+/// A namespace that `linux.namespaces` has a path of.
+#[derive(Debug)]
+struct ByPath {
+    flag: i32,
+    name: &'static str,
+    path: PathBuf,
+    /// Its place in `linux.namespaces`.
+    index: usize,
+}
+
 /// A container's namespaces.
 #[derive(Debug, Default)]
 pub(crate) struct Namespaces {
     new: i32,
-    joined: Vec<(i32, &'static str, PathBuf)>,
+    joined: Vec<ByPath>,
     /// The text of `/proc/self/timens_offsets`, if there is to be any.
     time_offsets: Option<String>,
 }
@@ -72,14 +85,17 @@ impl Namespaces {
         let listed = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
         let mut namespaces = Self::default();
         for (kind, name, flag) in KINDS {
-            let mut found = listed.into_iter().flatten().filter(|ns| ns.typ() == kind);
-            let Some(first) = found.next() else { continue };
+            let listed = listed.into_iter().flatten().enumerate();
+            let mut found = listed.filter(|(_, ns)| ns.typ() == kind);
+            let Some((index, first)) = found.next() else { continue };
             if found.next().is_some() {
                 return Err(invalid("linux.namespaces", format!("{name} is listed twice")));
             }
             match first.path() {
                 Some(path) if path.as_os_str().is_empty() => namespaces.new |= flag,
-                Some(path) => namespaces.joined.push((flag, name, path.clone())),
+                Some(path) => {
+                    namespaces.joined.push(ByPath { flag, name, path: path.clone(), index });
+                }
                 None => namespaces.new |= flag,
             }
         }
@@ -99,7 +115,7 @@ impl Namespaces {
 
     /// Whether the container has a namespace of this kind apart from the caller's.
     pub(crate) fn has(&self, flag: i32) -> bool {
-        self.is_new(flag) || self.joined.iter().any(|(joined, ..)| *joined == flag)
+        self.is_new(flag) || self.joined.iter().any(|joined| joined.flag == flag)
     }
 
     /// Whether the container gets a new namespace of this kind.
@@ -133,14 +149,36 @@ impl Namespaces {
 
     /// Opens the namespaces to join, while the caller's paths are still valid.
     pub(crate) fn open_joined(&self) -> Result<Joined> {
-        self.joined
-            .iter()
-            .map(|(flag, name, path)| {
-                let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                    .context(|| format!("open {name} namespace {}", path.display()))?;
-                Ok((*flag, *name, fd))
-            })
-            .collect()
+        self.joined.iter().map(|joined| Ok((joined.flag, joined.name, joined.open()?))).collect()
+    }
+}
+
+impl ByPath {
+    /// Opens it. What is not of this kind would be refused by the kernel without a reason.
+    fn open(&self) -> Result<OwnedFd> {
+        let Self { flag, name, path, index } = self;
+        let field = format!("linux.namespaces[{index}].path");
+        let what = || format!("{field}: open {name} namespace {}", path.display());
+        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let fd = fd.context(what)?;
+        // SAFETY: the call takes no argument and says a number (ioctl_nsfs(2)).
+        let found = unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE) };
+        if found != *flag {
+            let kind = KINDS.iter().find(|(.., flag)| *flag == found);
+            let is =
+                kind.map_or("no namespace".into(), |(_, name, _)| format!("a {name} namespace"));
+            return Err(invalid(field, format!("{} is {is}, not a {name} one", path.display())));
+        }
+        if *flag == libc::CLONE_NEWUSER {
+            let own = rustix::fs::stat("/proc/self/ns/user").context(what)?;
+            let theirs = rustix::fs::fstat(&fd).context(what)?;
+            if (own.st_dev, own.st_ino) == (theirs.st_dev, theirs.st_ino) {
+                let why = "is the user namespace of runhcs itself, which can't be joined; to stay in \
+                           it, list no user namespace";
+                return Err(invalid(field, why));
+            }
+        }
+        Ok(fd)
     }
 }
 
