@@ -7,10 +7,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use windows_sys::Win32::System::Console::{
-    CONSOLE_SCREEN_BUFFER_INFO, COORD, GetConsoleMode, GetConsoleScreenBufferInfo, SMALL_RECT,
-    SetConsoleScreenBufferSize, SetConsoleWindowInfo,
+    CONSOLE_SCREEN_BUFFER_INFO, COORD, CTRL_C_EVENT, GenerateConsoleCtrlEvent, GetConsoleCP,
+    GetConsoleMode, GetConsoleOutputCP, GetConsoleScreenBufferInfo, SMALL_RECT,
+    SetConsoleCtrlHandler, SetConsoleScreenBufferSize, SetConsoleWindowInfo,
 };
 
 /// How often to look at the console.
@@ -31,8 +32,8 @@ impl Console {
         Ok(Self { input: open("CONIN$")?, output: open("CONOUT$")? })
     }
 
-    /// The modes of both, as a line.
-    fn modes(&self) -> Result<String> {
+    /// How both are set, as a line.
+    fn settings(&self) -> Result<String> {
         let mode = |file: &File| {
             let mut mode = 0;
             // SAFETY: the handle is open, and the mode outlives the call.
@@ -41,7 +42,9 @@ impl Console {
                 _ => Ok(mode),
             }
         };
-        Ok(format!("input {:#06x} output {:#06x}", mode(&self.input)?, mode(&self.output)?))
+        // SAFETY: the calls take nothing.
+        let (read, shown) = unsafe { (GetConsoleCP(), GetConsoleOutputCP()) };
+        Ok(format!("{} {} {read} {shown}", mode(&self.input)?, mode(&self.output)?))
     }
 
     /// What of it is seen.
@@ -54,58 +57,86 @@ impl Console {
             _ => Ok(found.srWindow),
         }
     }
+
+    /// Changes its size. It shows all of its buffer.
+    fn resize(&self, columns: i16, rows: i16) -> Result<()> {
+        let output = self.output.as_raw_handle();
+        let shown = self.window()?;
+        let failed = |what: &str| Err(io::Error::last_os_error()).context(what.to_owned());
+        // A window is never larger than its buffer: first as much of both as fits either.
+        let both = SMALL_RECT {
+            Left: 0,
+            Top: 0,
+            Right: columns.min(shown.Right - shown.Left + 1) - 1,
+            Bottom: rows.min(shown.Bottom - shown.Top + 1) - 1,
+        };
+        let all = SMALL_RECT { Left: 0, Top: 0, Right: columns - 1, Bottom: rows - 1 };
+        // SAFETY: the handle is open, and the rectangles outlive the calls.
+        unsafe {
+            if SetConsoleWindowInfo(output, 1, &both) == 0 {
+                return failed("make the window smaller");
+            }
+            if SetConsoleScreenBufferSize(output, COORD { X: columns, Y: rows }) == 0 {
+                return failed("change the buffer's size");
+            }
+            if SetConsoleWindowInfo(output, 1, &all) == 0 {
+                return failed("change the window's size");
+            }
+        }
+        Ok(())
+    }
 }
 
-/// Runs a command, and writes the console's modes to a file: before, whenever they change, after.
-pub fn watch(file: &Path, command: &[&str]) -> Result<()> {
+/// What a person does at a console.
+fn follow(console: &Console, order: &str) -> Result<()> {
+    let words: Vec<&str> = order.split_whitespace().collect();
+    match words[..] {
+        ["size", columns, rows] => console.resize(columns.parse()?, rows.parse()?),
+        ["Ctrl-C"] => {
+            // SAFETY: the call takes numbers only; the 0 stands for all who share the console.
+            match unsafe { GenerateConsoleCtrlEvent(CTRL_C_EVENT, 0) } {
+                0 => Err(io::Error::last_os_error()).context("have Ctrl-C happen"),
+                _ => Ok(()),
+            }
+        }
+        _ => bail!("an unknown order: {order}"),
+    }
+}
+
+/// Takes all events of the console that it can, which are for the command.
+unsafe extern "system" fn ignore(_event: u32) -> i32 {
+    1
+}
+
+/// Runs a command that shares this process's console, and writes to a file how that is set: before,
+/// whenever it changes, after. Once there is a file `order`, what it says is done at the console,
+/// and it is removed.
+pub fn watch(record: &Path, order: &Path, command: &[&str]) -> Result<()> {
+    // SAFETY: the handler is a function, which stays; it may be called in any thread.
+    unsafe { SetConsoleCtrlHandler(Some(ignore), 1) };
     let console = Console::open()?;
-    let mut record = File::create(file).context("make the record")?;
-    let mut note = |what: &str| writeln!(record, "{what}").context("write the record");
-    let mut modes = console.modes()?;
-    note(&format!("before: {modes}"))?;
+    let mut file = File::create(record).context("make the record")?;
+    let mut note = |what: &str| writeln!(file, "{what}").context("write the record");
+    let mut settings = console.settings()?;
+    note(&format!("before {settings}"))?;
     let (program, arguments) = command.split_first().context("no command")?;
     let started = Command::new(program).args(arguments).spawn();
     let mut child = started.with_context(|| format!("run {program}"))?;
     let status = loop {
-        let now = console.modes()?;
-        if now != modes {
-            note(&format!("during: {now}"))?;
-            modes = now;
+        let now = console.settings()?;
+        if now != settings {
+            note(&format!("during {now}"))?;
+            settings = now;
+        }
+        if let Ok(text) = std::fs::read_to_string(order) {
+            follow(&console, &text)?;
+            std::fs::remove_file(order).context("remove the order")?;
         }
         if let Some(status) = child.try_wait().context("wait for the command")? {
             break status;
         }
         std::thread::sleep(PAUSE);
     };
-    note(&format!("after: {}", console.modes()?))?;
-    note(&format!("code: {}", status.code().unwrap_or(-1)))
-}
-
-/// Changes the size of the console, of which it shows all.
-pub fn resize(columns: i16, rows: i16) -> Result<()> {
-    let console = Console::open()?;
-    let output = console.output.as_raw_handle();
-    let shown = console.window()?;
-    let failed = |what: &str| Err(io::Error::last_os_error()).context(what.to_owned());
-    // A window is never larger than its buffer: first as much of both as fits either.
-    let both = SMALL_RECT {
-        Left: 0,
-        Top: 0,
-        Right: columns.min(shown.Right - shown.Left + 1) - 1,
-        Bottom: rows.min(shown.Bottom - shown.Top + 1) - 1,
-    };
-    let all = SMALL_RECT { Left: 0, Top: 0, Right: columns - 1, Bottom: rows - 1 };
-    // SAFETY: the handle is open, and the rectangles outlive the calls.
-    unsafe {
-        if SetConsoleWindowInfo(output, 1, &both) == 0 {
-            return failed("make the window smaller");
-        }
-        if SetConsoleScreenBufferSize(output, COORD { X: columns, Y: rows }) == 0 {
-            return failed("change the buffer's size");
-        }
-        if SetConsoleWindowInfo(output, 1, &all) == 0 {
-            return failed("change the window's size");
-        }
-    }
-    Ok(())
+    note(&format!("after {}", console.settings()?))?;
+    note(&format!("code {}", status.code().unwrap_or(-1)))
 }

@@ -5,8 +5,8 @@
 //!   still has them when it is done;
 //! - `windows-probe descriptor key|pipe|mutex NAME` says who may use an object;
 //! - `windows-probe hand-down KEY SDDL` makes a registry key whose rights new keys in it have;
-//! - `windows-probe console FILE COMMAND…` runs a command and records what becomes of the console;
-//! - `windows-probe resize COLUMNS ROWS` changes the console's size.
+//! - `windows-probe console RECORD ORDER COMMAND…` runs a command, records what becomes of the
+//!   console, and does at the console what the file `ORDER` says.
 
 #[cfg(windows)]
 mod console;
@@ -31,8 +31,9 @@ fn run() -> anyhow::Result<()> {
         ["inherit", file, command @ ..] => inherit::run(file.as_ref(), command),
         ["descriptor", kind, name] => descriptor::say(kind, name),
         ["hand-down", key, sddl] => descriptor::hand_down(key, sddl),
-        ["console", file, command @ ..] => console::watch(file.as_ref(), command),
-        ["resize", columns, rows] => console::resize(columns.parse()?, rows.parse()?),
+        ["console", record, order, command @ ..] => {
+            console::watch(record.as_ref(), order.as_ref(), command)
+        }
         _ => anyhow::bail!("an unknown request: {words:?}"),
     }
 }

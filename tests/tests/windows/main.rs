@@ -5,6 +5,7 @@ mod access;
 mod consoles;
 mod disks;
 mod failures;
+mod foreground;
 mod kinds;
 mod logs;
 mod mounts;

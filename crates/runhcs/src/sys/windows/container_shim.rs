@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::cli::ShimArgs;
 use super::pipe::{self, Connection, Listener};
 use super::process::{Child, Launch};
-use super::{stdio, verdict};
+use super::{foreground, stdio, verdict};
 use crate::existing::config;
 use crate::globals::Globals;
 
@@ -127,6 +127,7 @@ pub fn start(unique_id: &str) -> Result<u32> {
 
 /// What the hidden verb `shim` does. It doesn't return: an exit code has 32 bits.
 pub fn run(globals: &Globals, args: &ShimArgs) -> Result<u8> {
+    foreground::leave_events();
     let reporter = verdict::Reporter::take()?;
     let streams = Streams::take(args);
     let code = if args.exec {

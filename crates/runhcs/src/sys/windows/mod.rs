@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod commands;
 mod config;
+pub(crate) mod console;
 pub(crate) mod container_shim;
 pub(crate) mod create;
 pub(crate) mod foreground;

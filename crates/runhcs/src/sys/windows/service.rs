@@ -8,6 +8,7 @@ use runhcs_hcs::signals::{Delivery, SignalSupport, deliver};
 use runhcs_hcs::{Failure, Kind};
 use runhcs_state::{Entry, Record, Store};
 
+use super::foreground::Told;
 use crate::existing::{Main, config};
 
 /// What runs a container.
@@ -151,6 +152,16 @@ impl Container {
         match delivery {
             Delivery::Signal(options) => process.signal(&options).map_err(failed),
             Delivery::Terminate => process.terminate().map_err(failed),
+        }
+    }
+
+    /// Tells one of its processes what happened at the caller's console, by its pid in the guest.
+    pub fn tell(&self, pid: u32, told: Told) -> Result<()> {
+        match told {
+            Told::Signal(signal) => Ok(self.signal_process(&self.open("signal")?, pid, signal)?),
+            Told::Size(size) => {
+                Ok(self.open("resize a terminal of")?.open_process(pid)?.resize(size)?)
+            }
         }
     }
 

@@ -8,8 +8,8 @@ use crate::cli::{ExecArgs, split_id};
 use crate::existing::{Existing, config};
 use crate::globals::Globals;
 use crate::pid_file;
-use crate::sys::container_shim::Further;
-use crate::sys::{container_shim, foreground};
+use crate::sys::container_shim::{self, Further};
+use crate::sys::foreground::Foreground;
 
 /// Runs a process in a container. In the foreground it doesn't return, for an exit code has
 /// 32 bits.
@@ -23,22 +23,20 @@ pub fn run(globals: &Globals, args: &ExecArgs) -> Result<u8> {
     }
     let process = process(args, program, &config(&entry)?)?;
     let target = container_shim::Target { id: &id, exec: Some(&process) };
+    let has_console = process.terminal() == Some(true);
+    let foreground = (!args.detach).then(|| Foreground::begin(has_console));
     let shim = container_shim::launch(globals, &target, args.shim_log.as_ref())?;
     let pid = shim.leave();
     if let Some(path) = &args.pid_file {
         pid_file::write(path, pid)?;
     }
-    if args.detach {
-        return Ok(0);
-    }
+    let Some(foreground) = foreground else { return Ok(0) };
     // The shim recorded it before it said that it runs; nothing is left of a process that has ended.
     let further = entry.get::<Further>(&Further::name(pid)).ok().flatten();
-    let guest_pid = further.map(|further| further.guest_pid);
     let service = existing.service;
-    let code = foreground::wait(process.terminal() == Some(true), pid, move |signal| {
-        let Some(guest_pid) = guest_pid else { return Ok(()) };
-        let container = service.container();
-        Ok(container.signal_process(&container.open("signal")?, guest_pid, signal)?)
+    let code = foreground.wait(pid, move |told| match &further {
+        Some(further) => service.container().tell(further.guest_pid, told),
+        None => Ok(()),
     })?;
     std::process::exit(code as i32)
 }

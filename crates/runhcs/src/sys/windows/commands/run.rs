@@ -7,7 +7,8 @@ use crate::cli::{DeleteArgs, IdArgs, RunArgs};
 use crate::create::create;
 use crate::existing::Existing;
 use crate::globals::Globals;
-use crate::sys::{commands, foreground, load_bundle};
+use crate::sys::foreground::{Foreground, Told};
+use crate::sys::{commands, load_bundle};
 
 /// Runs a container. In the foreground it doesn't return, for an exit code has 32 bits.
 pub fn run(globals: &Globals, args: &RunArgs) -> Result<u8> {
@@ -28,14 +29,21 @@ pub fn run(globals: &Globals, args: &RunArgs) -> Result<u8> {
     std::process::exit(code? as i32)
 }
 
-fn started(globals: &Globals, args: &RunArgs, pid: u32) -> Result<u32> {
-    commands::start::run(globals, &IdArgs { id: args.create.id.clone() })?;
+fn started(globals: &Globals, args: &RunArgs, shim: u32) -> Result<u32> {
+    let id = &args.create.id;
+    let start = || commands::start::run(globals, &IdArgs { id: id.clone() });
     if args.detach {
-        return Ok(0);
+        return start().map(u32::from);
     }
-    let (_, existing) = Existing::find(&globals.store, &args.create.id)?;
-    let (terminal, service) = (existing.record.terminal, existing.service);
-    foreground::wait(terminal, pid, move |signal| {
-        Ok(service.container().signal(signal, Scope::Init)?)
+    let (_, created) = Existing::find(&globals.store, id)?;
+    let foreground = Foreground::begin(created.record.terminal);
+    start()?;
+    let (_, Existing { main, service, .. }) = Existing::find(&globals.store, id)?;
+    let guest_pid = main.and_then(|main| main.guest_pid);
+    foreground.wait(shim, move |told| match (guest_pid, told) {
+        (Some(pid), told) => service.container().tell(pid, told),
+        // A container without a process says itself what it can be told.
+        (None, Told::Signal(signal)) => Ok(service.container().signal(signal, Scope::Init)?),
+        (None, Told::Size(_)) => Ok(()),
     })
 }
