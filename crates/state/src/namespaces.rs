@@ -124,12 +124,18 @@ impl Namespaces {
         }
     }
 
-    /// Removes a namespace's configuration. Succeeds if it has none.
-    pub fn remove(&self, namespace: &str) -> Result<()> {
-        match self.root.entry(DIRECTORY)? {
-            Some(dir) => dir.erase(&digest(namespace)),
-            None => Ok(()),
-        }
+    /// Removes a namespace's configuration, unless it belongs to another VM meanwhile. Succeeds if
+    /// there is none.
+    pub fn remove(&self, namespace: &str, host_unique_id: &str) -> Result<()> {
+        let Some(dir) = self.root.entry(DIRECTORY)? else { return Ok(()) };
+        dir.lock()?;
+        let removed = match self.load(namespace) {
+            Ok(Some(config)) if config.host_unique_id != host_unique_id => Ok(()),
+            // A damaged one is nobody's.
+            _ => dir.erase(&digest(namespace)),
+        };
+        dir.unlock();
+        removed
     }
 }
 
@@ -138,8 +144,10 @@ mod tests {
     use super::*;
     use crate::Store;
 
+    const HOST: &str = "some-uuid";
+
     fn config(namespace: &str, container: &str) -> NamespaceConfig {
-        NamespaceConfig::new(namespace, container.parse().unwrap(), "some-uuid").unwrap()
+        NamespaceConfig::new(namespace, container.parse().unwrap(), HOST).unwrap()
     }
 
     #[test]
@@ -148,7 +156,7 @@ mod tests {
         let namespaces = Store::open(&temp.path().join("root")).unwrap().namespaces();
         let path = "/run/netns/a";
         assert_eq!(namespaces.load(path).unwrap(), None);
-        namespaces.remove(path).unwrap();
+        namespaces.remove(path, HOST).unwrap();
 
         namespaces.store(&config(path, "one")).unwrap();
         namespaces.store(&config("/run/netns/b", "other")).unwrap();
@@ -156,8 +164,10 @@ mod tests {
         namespaces.store(&config(path, "two")).unwrap();
         assert_eq!(namespaces.load(path).unwrap(), Some(config(path, "two")));
 
-        namespaces.remove(path).unwrap();
-        namespaces.remove(path).unwrap();
+        namespaces.remove(path, "another VM's").unwrap();
+        assert_eq!(namespaces.load(path).unwrap(), Some(config(path, "two")));
+        namespaces.remove(path, HOST).unwrap();
+        namespaces.remove(path, HOST).unwrap();
         assert_eq!(namespaces.load(path).unwrap(), None);
         assert!(namespaces.load("/run/netns/b").unwrap().is_some());
     }
@@ -196,7 +206,7 @@ mod tests {
             let error = namespaces.load("/run/netns/a").unwrap_err();
             assert!(error.to_string().contains("is damaged"), "{error}");
         }
-        namespaces.remove("/run/netns/a").unwrap();
+        namespaces.remove("/run/netns/a", HOST).unwrap();
         assert_eq!(namespaces.load("/run/netns/a").unwrap(), None);
     }
 }

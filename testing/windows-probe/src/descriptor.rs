@@ -14,12 +14,14 @@ use windows_sys::Win32::Security::{DACL_SECURITY_INFORMATION, PSECURITY_DESCRIPT
 use windows_sys::Win32::Storage::FileSystem::{CreateFileW, OPEN_EXISTING, READ_CONTROL};
 use windows_sys::Win32::System::Threading::OpenMutexW;
 
+use crate::registry::{self, wide};
+
 /// Says an object's list of rights.
 pub fn say(kind: &str, name: &str) -> Result<()> {
     let what = || format!("open the {kind} {name}");
     let descriptor = match kind {
         "key" => {
-            let key = registry::open(name).with_context(what)?;
+            let key = registry::open(name, READ_CONTROL).with_context(what)?;
             of(key.0.cast(), SE_REGISTRY_KEY)
         }
         "pipe" => {
@@ -62,7 +64,7 @@ pub fn hand_down(name: &str, sddl: &str) -> Result<()> {
     if done == 0 {
         return Err(io::Error::last_os_error()).with_context(|| format!("understand {sddl}"));
     }
-    let made = registry::create(name, descriptor);
+    let made = registry::create_with(name, descriptor);
     // SAFETY: the call above made it, and nobody uses it any more.
     unsafe { LocalFree(descriptor) };
     made.with_context(|| format!("make the key {name}"))
@@ -114,80 +116,10 @@ fn read(text: *const u16) -> String {
     String::from_utf16_lossy(units)
 }
 
-fn wide(text: &str) -> Vec<u16> {
-    text.encode_utf16().chain([0]).collect()
-}
-
 fn own(handle: HANDLE) -> io::Result<OwnedHandle> {
     if handle.is_null() || handle == INVALID_HANDLE_VALUE {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the caller's call has just made the handle, and nobody else has it.
     Ok(unsafe { OwnedHandle::from_raw_handle(handle) })
-}
-
-/// Keys of the machine's hive.
-mod registry {
-    use std::io;
-
-    use windows_sys::Win32::Security::{DACL_SECURITY_INFORMATION, PSECURITY_DESCRIPTOR};
-    use windows_sys::Win32::Storage::FileSystem::READ_CONTROL;
-    use windows_sys::Win32::System::Registry::{
-        HKEY, HKEY_LOCAL_MACHINE, KEY_ALL_ACCESS, REG_OPTION_VOLATILE, RegCloseKey,
-        RegCreateKeyExW, RegOpenKeyExW, RegSetKeySecurity,
-    };
-
-    use super::wide;
-
-    /// An open key.
-    pub struct Key(pub HKEY);
-
-    impl Drop for Key {
-        fn drop(&mut self) {
-            // SAFETY: the key is open, and nobody uses it after this.
-            unsafe { RegCloseKey(self.0) };
-        }
-    }
-
-    /// Opens a key to ask for its rights.
-    pub fn open(name: &str) -> io::Result<Key> {
-        let (name, mut key) = (wide(name), std::ptr::null_mut());
-        // SAFETY: the name ends with a zero, and the key's place outlives the call.
-        let code =
-            unsafe { RegOpenKeyExW(HKEY_LOCAL_MACHINE, name.as_ptr(), 0, READ_CONTROL, &mut key) };
-        done(code, key)
-    }
-
-    /// Makes a volatile key with these rights.
-    pub fn create(name: &str, descriptor: PSECURITY_DESCRIPTOR) -> io::Result<()> {
-        let (name, mut key) = (wide(name), std::ptr::null_mut());
-        // SAFETY: the name ends with a zero, and the key's place outlives the call.
-        let code = unsafe {
-            RegCreateKeyExW(
-                HKEY_LOCAL_MACHINE,
-                name.as_ptr(),
-                0,
-                std::ptr::null(),
-                REG_OPTION_VOLATILE,
-                KEY_ALL_ACCESS,
-                std::ptr::null(),
-                &mut key,
-                std::ptr::null_mut(),
-            )
-        };
-        let key = done(code, key)?;
-        // Wine doesn't take them when it makes a key.
-        // SAFETY: the key is open, and the descriptor outlives the call.
-        match unsafe { RegSetKeySecurity(key.0, DACL_SECURITY_INFORMATION, descriptor) } {
-            0 => Ok(()),
-            code => Err(io::Error::from_raw_os_error(code.cast_signed())),
-        }
-    }
-
-    fn done(code: u32, key: HKEY) -> io::Result<Key> {
-        match code {
-            0 => Ok(Key(key)),
-            code => Err(io::Error::from_raw_os_error(code.cast_signed())),
-        }
-    }
 }

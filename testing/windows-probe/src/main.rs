@@ -5,6 +5,7 @@
 //!   still has them when it is done;
 //! - `windows-probe descriptor key|pipe|mutex NAME` says who may use an object;
 //! - `windows-probe hand-down KEY SDDL` makes a registry key whose rights new keys in it have;
+//! - `windows-probe permanence KEY` says whether a registry key is forgotten when Windows ends;
 //! - `windows-probe console RECORD ORDER COMMAND…` runs a command, records what becomes of the
 //!   console, and does at the console what the file `ORDER` says.
 
@@ -14,6 +15,8 @@ mod console;
 mod descriptor;
 #[cfg(windows)]
 mod inherit;
+#[cfg(windows)]
+mod registry;
 
 #[cfg(windows)]
 fn main() {
@@ -31,6 +34,7 @@ fn run() -> anyhow::Result<()> {
         ["inherit", file, command @ ..] => inherit::run(file.as_ref(), command),
         ["descriptor", kind, name] => descriptor::say(kind, name),
         ["hand-down", key, sddl] => descriptor::hand_down(key, sddl),
+        ["permanence", key] => registry::say_permanence(key),
         ["console", record, order, command @ ..] => {
             console::watch(record.as_ref(), order.as_ref(), command)
         }

@@ -202,6 +202,13 @@ impl Wine {
         serde_json::from_str(text.trim()).unwrap()
     }
 
+    /// Writes a value of a container's entry, as nobody but a test does.
+    pub fn overwrite(&self, id: &str, value: &str, content: &serde_json::Value) {
+        let key = format!(r"HKLM\{}\{id}", self.registry_root());
+        leaks::registry(&["add", &key, "/v", value, "/d", &content.to_string(), "/f"]);
+        assert_eq!(self.stored(id, value), *content);
+    }
+
     /// The key of the test's containers, in the machine's hive.
     pub fn registry_root(&self) -> String {
         format!(r"SOFTWARE\Microsoft\runhcs\{}", self.token)

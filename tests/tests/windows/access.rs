@@ -11,7 +11,7 @@ use crate::kinds::{Kind, in_all};
 
 /// Runs the probe, and returns what it says.
 #[track_caller]
-fn probe(wine: &Wine, arguments: &[&str]) -> String {
+pub fn probe(wine: &Wine, arguments: &[&str]) -> String {
     let mut command = wine.command("windows-probe.exe");
     command.args(arguments);
     wine.finish(command).ok().stdout.trim_end().to_owned()
@@ -116,7 +116,8 @@ fn locks_are_the_administrators() {
     });
 }
 
-fn sha256(text: &str) -> String {
+/// The store's names for what is not to be read.
+pub fn sha256(text: &str) -> String {
     let mut child =
         Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();

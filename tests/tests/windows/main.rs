@@ -11,6 +11,7 @@ mod logs;
 mod mounts;
 mod network;
 mod pods;
+mod state;
 
 use std::process::Command;
 

@@ -77,9 +77,10 @@ pub fn create(
                 let config =
                     NamespaceConfig::new(netns.to_string_lossy(), id.clone(), &vm.host_unique_id)?;
                 let (namespaces, name) = (store.namespaces(), netns.to_string_lossy().into_owned());
+                let host = vm.host_unique_id.clone();
                 flow.step_with_undo(
                     "namespace",
-                    move || Ok(namespaces.remove(&name)?),
+                    move || Ok(namespaces.remove(&name, &host)?),
                     || Ok(store.namespaces().store(&config)?),
                 )?;
             }

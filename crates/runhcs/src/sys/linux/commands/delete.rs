@@ -91,7 +91,7 @@ fn free(store: &Store, entry: &Locked, existing: &Existing, force: bool) -> Resu
         end(&record.id, main.process)?;
     }
     if let (true, Some(netns)) = (record.is_vm_host(), &record.netns) {
-        store.namespaces().remove(&netns.to_string_lossy())?;
+        store.namespaces().remove(&netns.to_string_lossy(), &record.unique_id)?;
     }
     if record.vm.is_some() {
         match config(entry) {

@@ -97,7 +97,7 @@ fn free(store: &Store, entry: &Locked, existing: &Existing, force: bool) -> Resu
         process::end(main.process, PATIENCE)?;
     }
     if let (true, Some(netns)) = (record.is_vm_host(), &record.netns) {
-        store.namespaces().remove(&netns.to_string_lossy())?;
+        store.namespaces().remove(&netns.to_string_lossy(), &record.unique_id)?;
     }
     entry.remove()?;
     Ok(())
