@@ -4,14 +4,14 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::windows::io::AsRawHandle;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use windows_sys::Win32::System::Console::{
     CONSOLE_SCREEN_BUFFER_INFO, COORD, CTRL_C_EVENT, GenerateConsoleCtrlEvent, GetConsoleCP,
-    GetConsoleMode, GetConsoleOutputCP, GetConsoleScreenBufferInfo, SMALL_RECT,
-    SetConsoleCtrlHandler, SetConsoleScreenBufferSize, SetConsoleWindowInfo,
+    GetConsoleMode, GetConsoleOutputCP, GetConsoleProcessList, GetConsoleScreenBufferInfo,
+    SMALL_RECT, SetConsoleCtrlHandler, SetConsoleScreenBufferSize, SetConsoleWindowInfo,
 };
 
 /// How often to look at the console.
@@ -87,7 +87,7 @@ impl Console {
     }
 }
 
-/// What a person does at a console.
+/// Does what a person does at a console.
 fn follow(console: &Console, order: &str) -> Result<()> {
     let words: Vec<&str> = order.split_whitespace().collect();
     match words[..] {
@@ -108,10 +108,21 @@ unsafe extern "system" fn ignore(_event: u32) -> i32 {
     1
 }
 
+/// How many processes share this process's console with it.
+fn others() -> Result<u32> {
+    let mut pids = [0; 64];
+    // SAFETY: the place for the pids has the length that is named, and outlives the call.
+    match unsafe { GetConsoleProcessList(pids.as_mut_ptr(), pids.len() as u32) } {
+        0 => Err(io::Error::last_os_error()).context("ask who has the console"),
+        number => Ok(number - 1),
+    }
+}
+
 /// Runs a command that shares this process's console, and writes to a file how that is set: before,
-/// whenever it changes, after. Once there is a file `order`, what it says is done at the console,
-/// and it is removed.
-pub fn watch(record: &Path, order: &Path, command: &[&str]) -> Result<()> {
+/// whenever it changes, after; and how many others have the console, at the end and when it is
+/// asked for. Once there is a file `order`, what it says is done at the console, and it is removed.
+/// `stdio` makes the command's standard handles.
+pub fn watch(record: &Path, order: &Path, command: &[&str], stdio: fn() -> Stdio) -> Result<()> {
     // SAFETY: the handler is a function, which stays; it may be called in any thread.
     unsafe { SetConsoleCtrlHandler(Some(ignore), 1) };
     let console = Console::open()?;
@@ -120,7 +131,8 @@ pub fn watch(record: &Path, order: &Path, command: &[&str]) -> Result<()> {
     let mut settings = console.settings()?;
     note(&format!("before {settings}"))?;
     let (program, arguments) = command.split_first().context("no command")?;
-    let started = Command::new(program).args(arguments).spawn();
+    let mut made = Command::new(program);
+    let started = made.args(arguments).stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn();
     let mut child = started.with_context(|| format!("run {program}"))?;
     let status = loop {
         let now = console.settings()?;
@@ -129,7 +141,10 @@ pub fn watch(record: &Path, order: &Path, command: &[&str]) -> Result<()> {
             settings = now;
         }
         if let Ok(text) = std::fs::read_to_string(order) {
-            follow(&console, &text)?;
+            match text.as_str() {
+                "count" => note(&format!("others {}", others()?))?,
+                text => follow(&console, text)?,
+            }
             std::fs::remove_file(order).context("remove the order")?;
         }
         if let Some(status) = child.try_wait().context("wait for the command")? {
@@ -138,5 +153,6 @@ pub fn watch(record: &Path, order: &Path, command: &[&str]) -> Result<()> {
         std::thread::sleep(PAUSE);
     };
     note(&format!("after {}", console.settings()?))?;
+    note(&format!("others {}", others()?))?;
     note(&format!("code {}", status.code().unwrap_or(-1)))
 }

@@ -7,7 +7,8 @@
 //! - `windows-probe hand-down KEY SDDL` makes a registry key whose rights new keys in it have;
 //! - `windows-probe permanence KEY` says whether a registry key is forgotten when Windows ends;
 //! - `windows-probe console RECORD ORDER COMMAND…` runs a command, records what becomes of the
-//!   console, and does at the console what the file `ORDER` says.
+//!   console, and does at the console what the file `ORDER` says; `console-aside` gives the command
+//!   other standard handles.
 
 #[cfg(windows)]
 mod console;
@@ -17,6 +18,9 @@ mod descriptor;
 mod inherit;
 #[cfg(windows)]
 mod registry;
+
+#[cfg(windows)]
+use std::process::Stdio;
 
 #[cfg(windows)]
 fn main() {
@@ -36,7 +40,10 @@ fn run() -> anyhow::Result<()> {
         ["hand-down", key, sddl] => descriptor::hand_down(key, sddl),
         ["permanence", key] => registry::say_permanence(key),
         ["console", record, order, command @ ..] => {
-            console::watch(record.as_ref(), order.as_ref(), command)
+            console::watch(record.as_ref(), order.as_ref(), command, Stdio::inherit)
+        }
+        ["console-aside", record, order, command @ ..] => {
+            console::watch(record.as_ref(), order.as_ref(), command, Stdio::null)
         }
         _ => anyhow::bail!("an unknown request: {words:?}"),
     }

@@ -34,6 +34,10 @@ in_all!(shims_inherit_three_handles_only, |wine: &Wine, kind: Kind| {
     wine.runhcs(&["start", "one"]).ok();
     let shims = wine.shims();
     assert_eq!(shims.len(), if kind == Kind::Argon { 1 } else { 2 }, "{shims:?}");
+    for (_, line) in &shims {
+        let named = ["--stdin", "--stdout", "--stderr"].iter().filter(|name| line.contains(**name));
+        assert_eq!(named.count(), if line.contains(" vm-shim ") { 0 } else { 3 }, "{line}");
+    }
     let mut exec = vec!["exec", "--detach", "one"];
     exec.extend(match kind {
         Kind::Lcow => vec!["sleep", "1000"],

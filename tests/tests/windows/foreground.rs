@@ -41,7 +41,7 @@ impl Settings {
 }
 
 /// A console with a command that runs in it.
-struct Watched<'a> {
+pub struct Watched<'a> {
     wine: &'a Wine,
     session: Session,
     record: PathBuf,
@@ -50,15 +50,16 @@ struct Watched<'a> {
 impl<'a> Watched<'a> {
     /// Starts the command in a new console.
     fn start(wine: &'a Wine, arguments: &[&str]) -> Self {
-        Self::start_command(wine, wine.runhcs_command(arguments))
+        Self::start_command(wine, "console", wine.runhcs_command(arguments))
     }
 
-    /// The same with a command that is made already. It has the environment that it asks for.
-    fn start_command(wine: &'a Wine, inner: Command) -> Self {
+    /// The same by another request of the probe's, with a command that is made already. It has the
+    /// environment that it asks for.
+    pub fn start_command(wine: &'a Wine, request: &str, inner: Command) -> Self {
         let record = wine.path("record");
         let _ = std::fs::remove_file(&record);
         let mut command = wine.command("windows-probe.exe");
-        command.args(["console", &windows_path(&record), &windows_path(&wine.path("order"))]);
+        command.args([request, &windows_path(&record), &windows_path(&wine.path("order"))]);
         command.args(inner.get_args());
         command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let session = Session::start(command, (24, 80));
@@ -97,9 +98,21 @@ impl<'a> Watched<'a> {
         std::fs::rename(new, self.wine.path("order")).unwrap();
     }
 
-    /// Waits for the end, and proves that the console is then as it was before. Returns the
-    /// command's exit code, and whether the console was ever different.
-    fn end(mut self) -> (String, bool) {
+    /// How many others than the probe have the console at this moment.
+    pub fn others(&self) -> u32 {
+        self.order("count");
+        let mut found = None;
+        let counted = || {
+            let text = std::fs::read_to_string(&self.record).unwrap();
+            found = others(&text);
+            found.is_some()
+        };
+        eventually(counted, || "the probe doesn't count".to_owned());
+        found.unwrap()
+    }
+
+    /// Waits for the end, and proves that the console is then as it was before.
+    pub fn end(mut self) -> Ended {
         let watcher = self.session.wait();
         let text = std::fs::read_to_string(&self.record).unwrap();
         assert_eq!(watcher, 0, "{text}");
@@ -109,9 +122,29 @@ impl<'a> Watched<'a> {
         assert_ne!(before[0].output & VT_OUTPUT, VT_OUTPUT, "{text}");
         assert_ne!(before[0].code_pages, [UTF8; 2], "{text}");
         assert_eq!(self.recorded("after"), before, "{text}");
-        let code = text.lines().find_map(|line| line.strip_prefix("code ")).unwrap().to_owned();
-        (code, !self.recorded("during").is_empty())
+        let code = text.lines().find_map(|line| line.strip_prefix("code ")).unwrap();
+        Ended {
+            code: code.to_owned(),
+            was_changed: !self.recorded("during").is_empty(),
+            others: others(&text).unwrap(),
+        }
     }
+}
+
+/// What is known once a command has ended.
+pub struct Ended {
+    /// Its exit code.
+    pub code: String,
+    /// Whether the console was different meanwhile.
+    pub was_changed: bool,
+    /// How many others have the console still.
+    pub others: u32,
+}
+
+/// How many others had the console last.
+fn others(record: &str) -> Option<u32> {
+    let mut lines = record.split_inclusive('\n').filter(|line| line.ends_with('\n')).rev();
+    lines.find_map(|line| line.strip_prefix("others ")).map(|number| number.trim().parse().unwrap())
 }
 
 /// The sizes that a process's console was given since the last time.
@@ -146,9 +179,7 @@ in_all!(a_container_has_the_callers_console, |wine: &Wine, kind: Kind| {
     console.order("size 100 30");
     wait_size(wine, 100, 30);
     wine.runhcs(&["kill", "one", "KILL"]).ok();
-    let (code, was_raw) = console.end();
-    assert!(was_raw);
-    assert_ne!(code, "0");
+    assert_ne!(console.end().code, "0");
     wine.runhcs(&["state", "one"]).refused("one");
 });
 
@@ -165,7 +196,7 @@ in_all!(a_further_process_has_the_callers_console, |wine: &Wine, kind: Kind| {
     console.order("size 70 20");
     wait_size(wine, 70, 20);
     wine.runhcs(&["delete", "--force", "one"]).ok();
-    assert!(console.end().1);
+    console.end();
 });
 
 in_all!(a_console_is_given_back_when_nothing_starts, |wine: &Wine, kind: Kind| {
@@ -174,16 +205,17 @@ in_all!(a_console_is_given_back_when_nothing_starts, |wine: &Wine, kind: Kind| {
     wine.sim.faults(&["HcsCreateProcess#1:hang"]).unwrap();
     let mut command = wine.runhcs_command(&["run", "--bundle", &path, "one"]);
     command.env("RUNHCS_DEADLINE", "3000");
-    let console = Watched::start_command(wine, command);
+    let console = Watched::start_command(wine, "console", command);
     // It is got ready before, so that all that the process writes is shown right.
     console.wait_raw();
-    assert_eq!(console.end().0, "1");
+    assert_eq!(console.end().code, "1");
 });
 
 in_all!(a_process_without_a_console_leaves_the_callers, |wine: &Wine, kind: Kind| {
     let path = windows_path(kind.bundle(wine, "one").path());
     let console = Watched::start(wine, &["run", "--bundle", &path, "one"]);
-    assert_eq!(console.end(), ("7".to_owned(), false));
+    let ended = console.end();
+    assert_eq!((ended.code.as_str(), ended.was_changed), ("7", false));
 });
 
 // Wine has no Ctrl-Break.
@@ -200,7 +232,8 @@ in_all!(ctrl_c_is_passed_on, |wine: &Wine, kind: Kind| {
         _ => (0xC000_013A_u32.cast_signed().to_string(), "\"CtrlC\""),
     };
     // The command and the shim, which have the same console, live to tell how the process ended.
-    assert_eq!(console.end(), (code, false));
+    let ended = console.end();
+    assert_eq!((ended.code, ended.was_changed), (code, false));
     let calls = wine.calls().into_iter();
     let told: Vec<_> = calls.filter(|call| call.function == "HcsSignalProcess").collect();
     assert_eq!(told.len(), 1, "{told:?}");

@@ -11,6 +11,7 @@ mod logs;
 mod mounts;
 mod network;
 mod pods;
+mod shims;
 mod state;
 
 use std::process::Command;

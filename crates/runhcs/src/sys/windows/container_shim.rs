@@ -101,13 +101,12 @@ pub fn launch(globals: &Globals, target: &Target<'_>, log: Option<&PathBuf>) -> 
     };
     drop(document);
     // If it can't be told, its verdict says why.
-    match verdict::hear(said, "container shim").and(told) {
-        Ok(()) => Ok(child),
-        Err(error) => {
-            child.kill()?;
-            Err(error)
-        }
+    let shim = verdict::judge(child, said, "container shim", "--shim-log")?;
+    if let Err(error) = told {
+        shim.end(Duration::ZERO)?;
+        return Err(error);
     }
+    Ok(shim)
 }
 
 /// Has a container's shim start the container's process, and returns its pid in the guest.

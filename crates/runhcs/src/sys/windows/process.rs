@@ -166,9 +166,13 @@ impl Drop for Attributes<'_> {
 }
 
 impl Child {
-    /// Ends it by force, and returns when it has ended.
-    pub fn kill(self) -> Result<()> {
-        kill_and_wait(&self.handle, self.pid)
+    /// Waits up to a limit until it has ended, then ends it by force. Returns its exit code.
+    pub fn end(self, patience: Duration) -> Result<u32> {
+        let patience = u32::try_from(patience.as_millis()).unwrap_or(INFINITE);
+        if wait_for(&self.handle, patience).is_err() {
+            kill_and_wait(&self.handle, self.pid)?;
+        }
+        exit_code(&self.handle).with_context(|| format!("ask how process {} ended", self.pid))
     }
 
     /// Its pid. Its handle stays open as long as this process lives, so that the pid stays its own
@@ -185,12 +189,7 @@ pub fn wait(pid: u32) -> Result<u32> {
     let process =
         open(pid, PROCESS_QUERY_LIMITED_INFORMATION | PROCESS_SYNCHRONIZE).with_context(what)?;
     wait_for(&process, INFINITE).with_context(what)?;
-    let mut code = 0;
-    // SAFETY: the process is open, and the code's place outlives the call.
-    if unsafe { GetExitCodeProcess(process.as_raw_handle(), &mut code) } == 0 {
-        return Err(io::Error::last_os_error()).with_context(what);
-    }
-    Ok(code)
+    exit_code(&process).with_context(what)
 }
 
 /// Waits up to a limit until a process is gone, then ends it by force.
@@ -207,6 +206,15 @@ pub fn end(process: ProcessHandle, patience: Duration) -> Result<()> {
         return Ok(());
     }
     kill_and_wait(&handle, process.pid)
+}
+
+fn exit_code(process: &OwnedHandle) -> io::Result<u32> {
+    let mut code = 0;
+    // SAFETY: the process is open, and the code's place outlives the call.
+    match unsafe { GetExitCodeProcess(process.as_raw_handle(), &mut code) } {
+        0 => Err(io::Error::last_os_error()),
+        _ => Ok(code),
+    }
 }
 
 fn kill_and_wait(handle: &OwnedHandle, pid: u32) -> Result<()> {

@@ -4,14 +4,19 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::windows::io::{FromRawHandle, OwnedHandle};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use windows_sys::Win32::System::Console::{
     GetStdHandle, STD_ERROR_HANDLE, STD_HANDLE, STD_OUTPUT_HANDLE, SetStdHandle,
 };
 
+use super::process::Child;
+
 /// What says that all went well; anything else is an error's text.
 pub const READY: &[u8] = b"\0OK\0";
+/// How long a shim that has closed its output without a word may take to end by itself.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest error's text that is listened to, in bytes.
 const LONGEST: u64 = 64 << 10;
 
@@ -52,11 +57,29 @@ fn take(kind: STD_HANDLE) -> Option<File> {
     Some(File::from(unsafe { OwnedHandle::from_raw_handle(handle) }))
 }
 
-/// Waits for a shim's verdict. Nothing at all is one, too: it has died.
-pub fn hear(from: impl Read, shim: &str) -> Result<()> {
+/// Waits for the verdict of a shim that was started, and ends one that isn't ready. Nothing at all is
+/// a verdict, too: it has died. `log` is the option that has it log to a place of its own.
+pub fn judge(shim: Child, said: impl Read, name: &str, log: &str) -> Result<Child> {
     let mut text = Vec::new();
-    from.take(LONGEST).read_to_end(&mut text).with_context(|| format!("hear from the {shim}"))?;
-    understand(&text, shim)
+    let heard = said.take(LONGEST).read_to_end(&mut text);
+    if matches!(heard, Ok(0)) {
+        let code = shim.end(PATIENCE)?;
+        bail!(
+            "the {name} ended without a word, with exit code {code:#x}; what it did until then is \
+             in its log, if {log} or --log names one"
+        );
+    }
+    let heard = heard.with_context(|| format!("hear from the {name}"));
+    match heard.and_then(|_| understand(&text, name)) {
+        Ok(()) => Ok(shim),
+        Err(error) => {
+            // What went wrong first is what counts.
+            if let Err(error) = shim.end(Duration::ZERO) {
+                tracing::warn!("{error:#}");
+            }
+            Err(error)
+        }
+    }
 }
 
 /// What bytes of a verdict say.

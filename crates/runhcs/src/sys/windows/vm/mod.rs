@@ -124,11 +124,5 @@ pub fn launch(globals: &Globals, launch: &Launch<'_>) -> Result<Child> {
     }
     .spawn()?;
     drop(reporter);
-    match verdict::hear(said, "VM shim") {
-        Ok(()) => Ok(child),
-        Err(error) => {
-            child.kill()?;
-            Err(error)
-        }
-    }
+    verdict::judge(child, said, "VM shim", "--vm-log")
 }
