@@ -10,6 +10,7 @@ mod kinds;
 mod logs;
 mod mounts;
 mod network;
+mod places;
 mod pods;
 mod shims;
 mod state;

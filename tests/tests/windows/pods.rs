@@ -37,18 +37,6 @@ fn pod(wine: &Wine, kind: Kind) {
 
 in_all!(a_pod_shares_what_its_sandbox_has, pod);
 
-#[test]
-fn contradictions_are_refused() {
-    Wine::run("contradictions", |wine| {
-        let lost = Kind::Lcow.changed(wine, "lost", |spec| in_pod(spec, "container", "nowhere"));
-        wine.new_container(&["create"], &lost, "lost").refused("nowhere");
-        let other = Kind::Lcow.changed(wine, "other", |spec| in_pod(spec, "sandbox", "else"));
-        wine.new_container(&["create"], &other, "other").refused("else");
-        let bundle = Kind::Lcow.bundle(wine, "one");
-        wine.new_container(&["create", "--host", "nobody"], &bundle, "one").refused("nobody");
-    });
-}
-
 /// The number of VMs that there are.
 fn machines(wine: &Wine) -> usize {
     let systems = wine.sim.snapshot().unwrap().systems;

@@ -108,6 +108,19 @@ impl Machine {
             );
         }
         let spec = config(&entry)?;
+        match (self.guest, spec.linux().is_some()) {
+            (Guest::Linux, false) => bail!(
+                "container {id} is a Windows container, but the virtual machine of {} has a Linux \
+                 guest",
+                self.host.id
+            ),
+            (Guest::Windows, true) => bail!(
+                "container {id} is a Linux container, but the virtual machine of {} has a Windows \
+                 guest",
+                self.host.id
+            ),
+            _ => {}
+        }
         let holdings = self.holdings(id);
         let mut holdings = holdings.lock().unwrap_or_else(PoisonError::into_inner);
         if !holdings.is_empty() {
