@@ -20,6 +20,8 @@ pub enum Kind {
     Pending,
     /// It wasn't finished in time; nothing is known of its outcome.
     TimedOut,
+    /// Somebody else has it in use.
+    InUse,
     /// The caller may not.
     AccessDenied,
     /// The service doesn't understand the document.
@@ -44,6 +46,7 @@ impl Kind {
             0x8037_0105 | 0x8007_139f => Self::InvalidState,
             0x8037_0103 | 0x8037_0117 => Self::Pending,
             0x8037_0109 | 0x8037_0118 | 0x8007_05b4 => Self::TimedOut,
+            0x8007_0020 | 0x8007_00aa => Self::InUse,
             0x8037_011b | 0x8007_0005 => Self::AccessDenied,
             0x8037_010d | 0x803b_001b | 0x8007_0057 => Self::InvalidDocument,
             0x8037_0102 | 0x8037_0113 | 0x8037_0120 | 0x8000_4001 => Self::NotSupported,
@@ -63,6 +66,7 @@ impl Kind {
             Self::InvalidState => "it is not possible in its present state",
             Self::Pending => "it has not been finished yet",
             Self::TimedOut => "it was not finished in time",
+            Self::InUse => "it is in use",
             Self::AccessDenied => "access is denied; run as an administrator",
             Self::InvalidDocument => "the service does not understand the document",
             Self::NotSupported => "this host does not support it",
@@ -137,6 +141,7 @@ mod tests {
             (0x8037_0105, Kind::InvalidState),
             (0x8037_0118, Kind::TimedOut),
             (0x8037_010d, Kind::InvalidDocument),
+            (0x8007_0020, Kind::InUse),
             (0x8000_ffff, Kind::Other),
         ] {
             assert_eq!(Kind::of(code as i32), kind, "{code:x}");

@@ -8,7 +8,9 @@
 //! - `windows-probe permanence KEY` says whether a registry key is forgotten when Windows ends;
 //! - `windows-probe console RECORD ORDER COMMAND…` runs a command, records what becomes of the
 //!   console, and does at the console what the file `ORDER` says; `console-aside` gives the command
-//!   other standard handles.
+//!   other standard handles;
+//! - `windows-probe ask PIPE MESSAGE` sends a message to a named pipe and says the answer;
+//! - `windows-probe arguments…` and `windows-probe copy` say what they are given.
 
 #[cfg(windows)]
 mod console;
@@ -18,6 +20,8 @@ mod descriptor;
 mod inherit;
 #[cfg(windows)]
 mod registry;
+#[cfg(windows)]
+mod talk;
 
 #[cfg(windows)]
 use std::process::Stdio;
@@ -38,6 +42,9 @@ fn run() -> anyhow::Result<()> {
         ["inherit", file, command @ ..] => inherit::run(file.as_ref(), command),
         ["descriptor", kind, name] => descriptor::say(kind, name),
         ["hand-down", key, sddl] => descriptor::hand_down(key, sddl),
+        ["ask", pipe, message] => talk::ask(pipe, message),
+        ["arguments", arguments @ ..] => talk::arguments(arguments),
+        ["copy"] => talk::copy(),
         ["permanence", key] => registry::say_permanence(key),
         ["console", record, order, command @ ..] => {
             console::watch(record.as_ref(), order.as_ref(), command, Stdio::inherit)

@@ -251,6 +251,11 @@ pub fn windows_path(path: &Path) -> String {
     format!("Z:{}", path.to_str().unwrap().replace('/', "\\"))
 }
 
+/// A Windows program's path as Windows names it.
+pub fn program_path(name: &str) -> String {
+    windows_path(&program(name))
+}
+
 fn program(name: &str) -> PathBuf {
     target().join("windows/x86_64-pc-windows-gnu/debug").join(name)
 }

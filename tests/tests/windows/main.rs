@@ -14,6 +14,7 @@ mod places;
 mod pods;
 mod shims;
 mod state;
+mod verbs;
 
 use std::process::Command;
 

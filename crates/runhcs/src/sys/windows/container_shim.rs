@@ -153,11 +153,11 @@ fn parameters(
 ) -> Result<ProcessParameters> {
     let own = spec.process().as_ref();
     Ok(match (spec.linux().is_some(), own, exec) {
-        (true, Some(own), exec) => linux_process(own, exec)?,
-        (true, None, _) => bail!("process: missing; a Linux container needs one"),
+        (true, _, Some(exec)) => linux_process(exec, Some(exec))?,
+        (true, Some(own), None) => linux_process(own, None)?,
         (false, _, Some(exec)) => windows_process(exec, "process")?,
         (false, Some(own), None) => windows_process(own, "process")?,
-        (false, None, None) => bail!("process: missing"),
+        (_, None, None) => bail!("process: missing"),
     })
 }
 

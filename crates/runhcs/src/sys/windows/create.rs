@@ -71,7 +71,11 @@ impl Service for CreationService<'_> {
             let attached = HostLayers::of(&folders);
             flow.step("resources", || Ok(entry.put(value::RESOURCES, &attached)?))?;
             let undo = attached.clone();
-            flow.step_with_undo("layers", move || undo.release(), || attached.attach(&folders))?
+            flow.acquire(
+                "layers",
+                || attached.attach(&folders),
+                |_| Box::new(move || undo.release()),
+            )?
         } else {
             prepared
         };

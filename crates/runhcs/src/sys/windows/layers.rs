@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use runhcs_hcs::Kind;
 use runhcs_hcs::documents::{LayerFolders, layers};
 use runhcs_hcs::service::{Disk, attach_filter, detach_filter};
@@ -31,15 +31,30 @@ impl HostLayers {
         Self { disk: Some(scratch_disk(&folders.scratch)) }
     }
 
-    /// Attaches the disk and the layers, and returns the volume. What was attached before a
-    /// failure is for [`HostLayers::release`].
+    /// Attaches the disk and the layers, and returns the volume. A failure leaves nothing attached,
+    /// but what somebody else has attached.
     pub fn attach(&self, folders: &LayerFolders) -> Result<String> {
         let disk = Disk::open(&scratch_disk(&folders.scratch))?;
-        disk.attach()?;
-        let volume = disk.volume()?;
         let seen = folders.read_only.iter().map(|folder| (folder.as_str(), folder.as_str()));
-        attach_filter(&volume, &layers(seen))?;
-        Ok(volume)
+        let attached = match disk.attach() {
+            Err(failure) if failure.kind == Kind::InUse => {
+                return Err(failure).context(
+                    "windows.layerFolders: the last folder is to be this container's own, but \
+                     another container has its disk",
+                );
+            }
+            attached => attached.and_then(|()| disk.volume()).and_then(|volume| {
+                attach_filter(&volume, &layers(seen))?;
+                Ok(volume)
+            }),
+        };
+        attached.map_err(|failure| {
+            // What went wrong first is what counts.
+            if let Err(error) = self.release() {
+                tracing::warn!("{error:#}");
+            }
+            failure.into()
+        })
     }
 
     /// Detaches the layers and the disk. Succeeds if nothing is attached.
