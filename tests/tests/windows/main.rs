@@ -7,6 +7,7 @@ mod disks;
 mod failures;
 mod foreground;
 mod kinds;
+mod layers;
 mod logs;
 mod mounts;
 mod network;
@@ -14,6 +15,7 @@ mod places;
 mod pods;
 mod shims;
 mod state;
+mod streams;
 mod verbs;
 
 use std::process::Command;

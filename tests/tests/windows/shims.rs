@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::process::Command;
 
-use runhcs_tests::wine::{Wine, windows_path};
+use runhcs_tests::wine::{Wine, in_pod, windows_path};
 use runhcs_tests::{Outcome, eventually};
 use serde_json::json;
 
+use crate::access::probe;
 use crate::foreground::Watched;
 use crate::kinds::{Kind, in_all};
 
@@ -195,4 +196,97 @@ in_all!(only_who_carries_data_to_a_console_has_it, |wine: &Wine, kind: Kind| {
     assert_eq!(console.others(), 2);
     wine.runhcs(&["kill", "one", "KILL"]).ok();
     console.end();
+});
+
+/// Asks a pipe, and returns the answer.
+fn ask(wine: &Wine, pipe: &str, message: &str) -> String {
+    probe(wine, &["ask", pipe, message])
+}
+
+/// The pipe of a container's shim or of its VM's.
+fn pipe(wine: &Wine, id: &str, kind: &str) -> String {
+    let unique_id = wine.stored(id, "record")["unique_id"].as_str().unwrap().to_owned();
+    format!(r"\\.\pipe\ProtectedPrefix\Administrators\runhcs-{kind}-{unique_id}")
+}
+
+fn answers_whatever_it_is_asked(wine: &Wine, kind: Kind) {
+    let sandbox = kind.lasting_with(wine, "pod", |spec| in_pod(spec, "sandbox", "pod"));
+    wine.new_container(&["run", "--detach"], &sandbox, "pod").ok();
+    wine.new_container(&["create"], &Kind::Argon.lasting(wine, "other"), "other").ok();
+    let pipe = pipe(wine, "pod", "vm");
+    for (message, answer) in [
+        ("nonsense", "understand a request"),
+        (r#"{"ID":"pod"}"#, "Op"),
+        (r#"{"ID":"pod","Op":"explode"}"#, "explode"),
+        (r#"{"ID":"","Op":"sync"}"#, "understand a request"),
+        (r#"{"ID":"pod","Op":"sync","More":1}"#, "More"),
+        (r#"{"ID":"pod","Op":"sync"}"#, "has no network namespace"),
+        (r#"{"ID":"pod","Op":"create"}"#, "is in the virtual machine already"),
+        (r#"{"ID":"nobody","Op":"create"}"#, "nobody does not exist"),
+        (r#"{"ID":"other","Op":"create"}"#, "is not to be in the virtual machine of pod"),
+        // Whoever holds nothing has nothing to give back.
+        (r#"{"ID":"nobody","Op":"unmount"}"#, READY),
+        (r#"{"ID":"nobody","Op":"unmount-disk"}"#, READY),
+    ] {
+        let said = ask(wine, &pipe, message);
+        assert!(said.contains(answer), "{message}: {said:?}");
+    }
+    // Somebody who has nothing to ask.
+    assert_eq!(ask(wine, &pipe, ""), "");
+    let member = kind.changed(wine, "one", |spec| in_pod(spec, "container", "pod"));
+    assert_eq!(wine.new_container(&["run"], &member, "one").code, 7);
+    for id in ["other", "pod"] {
+        wine.runhcs(&["delete", "--force", id]).ok();
+    }
+}
+
+#[test]
+fn a_linux_vms_shim_answers_whatever_it_is_asked() {
+    Wine::run("requests lcow", |wine| answers_whatever_it_is_asked(wine, Kind::Lcow));
+}
+
+#[test]
+fn a_windows_vms_shim_answers_whatever_it_is_asked() {
+    Wine::run("requests xenon", |wine| answers_whatever_it_is_asked(wine, Kind::Xenon));
+}
+
+in_all!(a_container_is_started_by_start_alone, |wine: &Wine, kind: Kind| {
+    wine.new_container(&["create"], &kind.lasting(wine, "one"), "one").ok();
+    let pipe = pipe(wine, "one", "shim");
+    for message in ["nonsense", "", "star"] {
+        assert_eq!(ask(wine, &pipe, message), "", "{message}");
+    }
+    assert_eq!(wine.state("one")["status"], "created");
+    wine.runhcs(&["start", "one"]).ok();
+    assert_eq!(wine.state("one")["status"], "running");
+    // Nobody can ask again.
+    let mut command = wine.command("windows-probe.exe");
+    command.args(["ask", &pipe, "start"]);
+    wine.finish(command).refused("open the pipe");
+    wine.runhcs(&["delete", "--force", "one"]).ok();
+});
+
+in_all!(a_container_whose_process_has_ended_is_shut_down, |wine: &Wine, kind: Kind| {
+    let path = windows_path(kind.bundle(wine, "one").path());
+    let faults: [&[&str]; 3] = [
+        &[],
+        &["HcsShutDownComputeSystem(one)#1:fail:0x8007045D"],
+        &["HcsShutDownComputeSystem(one)#1:hang"],
+    ];
+    for fault in faults {
+        wine.sim.faults(fault).unwrap();
+        let mut command = wine.runhcs_command(&["run", "--keep", "--bundle", &path, "one"]);
+        command.env("RUNHCS_DEADLINE", "3000");
+        // Whether it goes well or not is nothing to the process's exit code.
+        assert_eq!(wine.finish(command).code, 7, "{fault:?}");
+        wine.sim.faults(&[]).unwrap();
+        let mut calls = wine.calls();
+        calls.retain(|call| call.about.split_whitespace().next() == Some("one"));
+        let ended = |function: &str| calls.iter().any(|call| call.function == function);
+        assert!(ended("HcsShutDownComputeSystem"), "{fault:?}: {calls:?}");
+        assert_eq!(ended("HcsTerminateComputeSystem"), !fault.is_empty(), "{fault:?}: {calls:?}");
+        let systems = wine.sim.snapshot().unwrap().systems;
+        assert!(systems.iter().all(|system| system.id != "one"), "{fault:?}: {systems:?}");
+        wine.runhcs(&["delete", "one"]).ok();
+    }
 });

@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Process as Document;
 use runhcs_compute::ContainerId;
+use runhcs_hcs::Kind;
 use runhcs_hcs::documents::{linux_process, windows_process};
 use runhcs_hcs::schema::ProcessParameters;
 use runhcs_hcs::service::{Process, Stdio, System};
@@ -272,9 +273,12 @@ fn ended(system: &System) -> u32 {
     }
 }
 
-/// Has a container shut down, and ends it if it doesn't.
+/// Has a container shut down, unless it has ended by itself, and ends it if it doesn't.
 fn shut_down(system: &System) {
-    let ended = system.shut_down().and_then(|()| system.wait(SHUTDOWN));
+    let ended = match system.shut_down() {
+        Err(failure) if failure.kind == Kind::AlreadyStopped => return,
+        asked => asked.and_then(|()| system.wait(SHUTDOWN)),
+    };
     if !matches!(ended, Ok(Some(_)))
         && let Err(failure) = system.terminate()
     {

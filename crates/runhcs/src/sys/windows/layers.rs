@@ -25,6 +25,15 @@ pub fn scratch_disk(folder: impl AsRef<Path>) -> PathBuf {
     folder.as_ref().join(SCRATCH)
 }
 
+/// Says which of the read-only layers isn't there. The service only says that one isn't.
+pub fn find(folders: &LayerFolders) -> Result<()> {
+    for folder in &folders.read_only {
+        std::fs::metadata(folder)
+            .with_context(|| format!("windows.layerFolders: find the layer {folder}"))?;
+    }
+    Ok(())
+}
+
 impl HostLayers {
     /// Those of a container with these layer folders.
     pub fn of(folders: &LayerFolders) -> Self {
@@ -34,6 +43,7 @@ impl HostLayers {
     /// Attaches the disk and the layers, and returns the volume. A failure leaves nothing attached,
     /// but what somebody else has attached.
     pub fn attach(&self, folders: &LayerFolders) -> Result<String> {
+        find(folders)?;
         let disk = Disk::open(&scratch_disk(&folders.scratch))?;
         let seen = folders.read_only.iter().map(|folder| (folder.as_str(), folder.as_str()));
         let attached = match disk.attach() {

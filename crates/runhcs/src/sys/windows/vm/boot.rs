@@ -13,7 +13,7 @@ use runhcs_hcs::schema::ComputeSystem;
 use runhcs_hcs::service::{grant_access, host_facts};
 
 use super::slots::Slots;
-use crate::sys::layers::scratch_disk;
+use crate::sys::layers::{self, scratch_disk};
 use crate::sys::service::Guest;
 
 /// The folder with a Windows guest's files, in a layer.
@@ -99,6 +99,7 @@ impl Boot {
     fn windows(vm_id: &str, owner: &str, spec: &Spec, options: VmOptions) -> Result<Self> {
         let windows = WcowOptions::from_spec(spec)?;
         let folders = LayerFolders::of(spec)?;
+        layers::find(&folders)?;
         let files = utility_vm(spec, &folders)?;
         let folder = Path::new(&folders.scratch).join(OWN_SCRATCH);
         let disk = own_disk(vm_id, &files.join(TEMPLATE), &folder)?;
