@@ -1,5 +1,7 @@
 //! The network of a pod in a VM: that of the network namespace which its configuration names.
 
+mod changes;
+
 use std::path::PathBuf;
 
 use runhcs_tests::{Bundle, Harness, Isolation, Netns, Server, eventually};
@@ -224,102 +226,6 @@ fn what_cannot_be_carried_is_refused() {
             namespaces.retain(|ns| ns["type"] != "network");
         });
         h.new_container(&["create"], &host, "host").refused("linux.namespaces has no network");
-    });
-}
-
-/// Waits until a script in the pod prints what satisfies `so`.
-#[track_caller]
-fn until(h: &Harness, script: &str, so: impl Fn(&str) -> bool) {
-    eventually(|| so(&in_pod(h, script)), || format!("{script}: {}", in_pod(h, script)));
-}
-
-#[test]
-fn a_vm_follows_what_is_changed_in_its_network() {
-    vm("network changes", |h| {
-        let (netns, peer) = world(h);
-        h.new_container(&["run", "--detach"], &sandbox(h, &netns), "pod").ok();
-        let links = in_pod(h, "ip -o link");
-        assert_eq!(links.lines().count(), 2, "spare devices are seen: {links}");
-
-        // What is there changes.
-        netns.run("ip address del 10.55.0.2/24 dev eth0");
-        netns.run("ip address add 10.55.0.7/24 dev eth0");
-        netns.run("ip link set eth0 mtu 1300");
-        netns.run("ip route add 10.99.0.0/16 via 10.55.0.1");
-        h.runhcs(&["sync", "--network", netns.path().to_str().unwrap()]).ok();
-        let shown = in_pod(h, "ip -o address show dev eth0; ip -o link show dev eth0");
-        assert!(shown.contains("10.55.0.7/24") && !shown.contains("10.55.0.2/"), "{shown}");
-        assert!(shown.contains("mtu 1300"), "{shown}");
-        assert!(in_pod(h, "ip route").contains("10.99.0.0/16 via 10.55.0.1"));
-        in_pod(h, "ping -c 1 -W 10 10.55.0.1");
-        netns.run("ip route del 10.99.0.0/16");
-        netns.run("ip address del fd55::2/64 dev eth0");
-        netns.run("ip address add fd55::7/64 dev eth0 nodad");
-        h.runhcs(&["sync", "pod"]).ok();
-        let shown = in_pod(h, "ip -o address show dev eth0; ip route");
-        assert!(shown.contains("fd55::7/64") && !shown.contains("fd55::2/"), "{shown}");
-        assert!(!shown.contains("10.99.0.0"), "{shown}");
-
-        // An interface is added, and nobody asks.
-        netns.connect("net1", &peer, "peer1");
-        netns.run("ip link set net1 address 02:00:00:00:00:99");
-        netns.run("ip address add 10.66.0.2/16 dev net1");
-        peer.run("ip address add 10.66.0.1/16 dev peer1");
-        until(h, "ip -o address", |shown| shown.contains("10.66.0.2/16"));
-        in_pod(h, "ping -c 1 -W 10 10.66.0.1");
-        assert!(in_pod(h, "ip link show dev net1").contains("02:00:00:00:00:99"));
-
-        // It goes, and another one comes in its place.
-        netns.run("ip link delete net1");
-        until(h, "ip -o link", |shown| !shown.contains("net1"));
-        netns.connect("net2", &peer, "peer2");
-        netns.run("ip address add 10.77.0.2/16 dev net2");
-        peer.run("ip address add 10.77.0.1/16 dev peer2");
-        h.runhcs(&["sync", "pod"]).ok();
-        in_pod(h, "ping -c 1 -W 10 10.77.0.1");
-        in_pod(h, "ping -c 1 -W 10 10.55.0.1");
-        assert_eq!(in_pod(h, "ip -o link").lines().count(), 3);
-
-        // There is room for so many.
-        for (name, other) in [("net3", "peer3"), ("net4", "peer4")] {
-            netns.connect(name, &peer, other);
-        }
-        h.runhcs(&["sync", "pod"]).refused("interface net4 finds no free device");
-        in_pod(h, "ping -c 1 -W 10 10.77.0.1");
-        h.runhcs(&["delete", "--force", "pod"]).ok();
-        let links = netns.run("ip -o link");
-        assert!(!links.contains("rhtap"), "{links}");
-        for name in ["eth0", "net2", "net3"] {
-            assert!(!netns.run(&format!("tc qdisc show dev {name}")).contains("ingress"), "{name}");
-        }
-    });
-}
-
-#[test]
-fn a_pod_without_a_network_can_be_given_one() {
-    vm("network later", |h| {
-        let pod = Bundle::new(h, "pod", &["sleep", "1000"]).in_pod("sandbox", "pod");
-        let pod = pod.edit(|config| {
-            for set in ["bounding", "effective", "permitted"] {
-                config["process"]["capabilities"][set] = json!(["CAP_NET_RAW"]);
-            }
-        });
-        h.new_container(&["run", "--detach"], &pod, "pod").ok();
-        assert_eq!(in_pod(h, "ip -o link").lines().count(), 1);
-        let peer = Netns::new(h, "peer");
-        // As Docker does it: by the pid of the container.
-        let pid = h.state("pod")["pid"].as_u64().unwrap();
-        peer.run(&format!("ip link add peer0 type veth peer name eth0 netns {pid}"));
-        peer.run("ip address add 10.88.7.1/24 dev peer0");
-        peer.run("ip link set peer0 up");
-        let script = "ip address add 10.88.7.2/24 dev eth0 && ip link set eth0 up";
-        let entered = std::process::Command::new("nsenter")
-            .args(["--target", &pid.to_string(), "--net", "sh", "-c", script])
-            .status();
-        assert!(entered.unwrap().success());
-        h.runhcs(&["sync", "pod"]).ok();
-        in_pod(h, "ping -c 1 -W 10 10.88.7.1");
-        h.runhcs(&["delete", "--force", "pod"]).ok();
     });
 }
 
