@@ -3,7 +3,6 @@
 
 use std::path::Path;
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
 
 use runhcs_tests::{Bundle, Harness, Isolation, Outcome, eventually, wait};
 use serde_json::json;
@@ -41,10 +40,6 @@ struct Pod<'a> {
     member: (Child, (std::path::PathBuf, std::path::PathBuf)),
 }
 
-/// How soon after a VM's end its containers have to be seen as stopped: a second, and as much again
-/// for a machine that has other work.
-const SEEN: Duration = Duration::from_secs(2);
-
 impl<'a> Pod<'a> {
     fn new(h: &'a Harness, change: impl FnOnce(&mut serde_json::Value)) -> Self {
         let id = h.token.as_str();
@@ -60,28 +55,23 @@ impl<'a> Pod<'a> {
         Self { h, member }
     }
 
-    /// The VM ends at once by what is done: as [`Self::expect_lost`], and soon.
-    fn expect_lost_soon(self, reason: &str, end: impl FnOnce()) {
-        end();
-        let ended = Instant::now();
-        for container in [self.h.token.as_str(), "member"] {
-            self.h.wait_status(container, "stopped");
-        }
-        let seen = ended.elapsed();
-        assert!(seen < SEEN, "seen only after {seen:?}");
-        self.expect_lost(reason);
-    }
-
-    /// The VM has ended for this reason: everybody has stopped, learns why, and can be deleted.
-    fn expect_lost(self, reason: &str) {
+    /// The VM ends for this reason, its console saying this last: whoever waits for a process in it
+    /// learns why, everybody has stopped by then, everybody else learns why, and all can be deleted.
+    fn expect_lost(self, reason: &str, console: &str) {
         let (h, id) = (self.h, self.h.token.as_str());
-        for container in [id, "member"] {
-            h.wait_status(container, "stopped");
-        }
         // What the container shim ended with is what `run`, and so conmon and containerd, hear.
         let Outcome { code, stderr, .. } = wait(self.member.0, self.member.1);
+        for container in [id, "member"] {
+            assert_eq!(h.state(container)["status"], "stopped", "{container}");
+        }
         assert_eq!(code, 137, "{stderr}");
         assert!(stderr.contains(reason) && stderr.contains("console"), "{stderr}");
+        // And the log has it: what died, and what the console said last.
+        let log = std::fs::read_to_string(h.path("log")).unwrap();
+        let told = "container member was lost with its virtual machine: ";
+        let line = log.lines().find(|line| line.contains("level=error") && line.contains(told));
+        let line = line.unwrap_or_else(|| panic!("{told} in {log}"));
+        assert!(line.contains(reason) && line.contains(console), "{line}");
         for container in [id, "member"] {
             for verb in [&["exec", container, "true"][..], &["kill", container], &["ps", container]]
             {
@@ -96,6 +86,11 @@ impl<'a> Pod<'a> {
         h.runhcs(&["delete", id]).ok();
     }
 }
+
+/// What every guest's console says, with the options that these tests give it.
+const BOOT_LINE: &str = "PCI: Fatal: No config space access function found";
+/// The end of what Linux says when it gives up.
+const PANICS_END: &str = "Kernel Offset: disabled";
 
 fn unchanged(_: &mut serde_json::Value) {}
 
@@ -115,7 +110,38 @@ fn a_killed_qemu() {
     vm("killed QEMU", |h| {
         let pod = Pod::new(h, unchanged);
         let qemu = process(h, "guest=");
-        pod.expect_lost_soon("QEMU was killed by signal 9", || signal("-9", &qemu));
+        signal("-9", &qemu);
+        pod.expect_lost("QEMU was killed by signal 9", BOOT_LINE);
+    });
+}
+
+/// Nobody sees a container as stopped before the VM's log says what died: this is asked all along,
+/// so that some requests are under way when it happens.
+#[test]
+fn the_log_has_it_before_the_state() {
+    vm("log before state", |h| {
+        let id = h.token.as_str();
+        let pod = Pod::new(h, unchanged);
+        let log = h.root().join(id).join("vm.log");
+        let qemu = process(h, "guest=");
+        std::thread::scope(|scope| {
+            let ask = |container| {
+                while h.state(container)["status"] != "stopped" {}
+                std::fs::read_to_string(&log).unwrap()
+            };
+            let asking: Vec<_> =
+                [id, "member", id].map(|container| scope.spawn(move || ask(container))).into();
+            eventually(|| h.runhcs(&["exec", "member", "true"]).code == 0, || "no exec".into());
+            signal("-9", &qemu);
+            for log in asking.into_iter().map(|thread| thread.join().unwrap()) {
+                let reason = "QEMU was killed by signal 9";
+                let line = |line: &&str| line.contains("ERROR") && line.contains(reason);
+                let line = log.lines().find(line).unwrap_or_else(|| panic!("{reason} in {log}"));
+                assert!(line.contains("the virtual machine is lost"), "{line}");
+                assert!(log.contains(BOOT_LINE), "{log}");
+            }
+        });
+        pod.expect_lost("QEMU was killed by signal 9", BOOT_LINE);
     });
 }
 
@@ -124,8 +150,8 @@ fn a_killed_virtiofs_daemon() {
     vm("killed virtiofs daemon", |h| {
         let pod = Pod::new(h, unchanged);
         let daemon = process(h, "virtiofs --listen");
-        let reason = "the virtiofs daemon was killed by signal 9";
-        pod.expect_lost_soon(reason, || signal("-9", &daemon));
+        signal("-9", &daemon);
+        pod.expect_lost("the virtiofs daemon was killed by signal 9", BOOT_LINE);
     });
 }
 
@@ -134,7 +160,8 @@ fn a_killed_vm_shim() {
     vm("killed VM shim", |h| {
         let pod = Pod::new(h, unchanged);
         let shim = process(h, "vm-shim serve");
-        pod.expect_lost_soon("the VM shim was killed", || signal("-9", &shim));
+        signal("-9", &shim);
+        pod.expect_lost("the VM shim was killed", BOOT_LINE);
     });
 }
 
@@ -144,7 +171,7 @@ fn a_panic_of_the_guests_kernel() {
         let pod = Pod::new(h, privileged);
         // Whether it is answered is not the question.
         h.runhcs(&["exec", &h.token, "sh", "-c", "echo c > /proc/sysrq-trigger"]);
-        pod.expect_lost("Kernel panic - not syncing: sysrq triggered crash");
+        pod.expect_lost("Kernel panic - not syncing: sysrq triggered crash", PANICS_END);
     });
 }
 
@@ -156,7 +183,7 @@ fn a_killed_agent() {
         let script = "text=$(grep -m 1 r-xp /proc/1/maps | cut -d - -f 1)
             dd if=/dev/zero of=/proc/1/mem bs=4096 count=256 conv=notrunc seek=$((0x$text / 4096))";
         h.runhcs(&["exec", &h.token, "sh", "-c", script]);
-        pod.expect_lost("Attempted to kill init");
+        pod.expect_lost("Attempted to kill init", PANICS_END);
     });
 }
 

@@ -115,7 +115,7 @@ impl Drop for Open<'_> {
 }
 
 impl Agent {
-    /// Starts the conversation. Losing the connection ends the VM: `lost` is told.
+    /// Starts the conversation. Losing the connection ends the VM: `lost` hears of it.
     pub fn start(greeted: Greeted, lost: Lost) -> Self {
         let (outgoing, queue) = mpsc::channel(OUTGOING);
         let inner = Inner {
@@ -134,7 +134,7 @@ impl Agent {
                 error = reading => error,
                 error = writing => error,
             };
-            lost.declare(format!("the connection to the guest agent was lost: {error:#}"));
+            lost.suspect(format!("the connection to the guest agent was lost: {error:#}"));
         });
         agent
     }

@@ -139,7 +139,10 @@ impl Machine {
         };
         let agent = Agent::start(greeted, lost.clone());
         let network = match network {
-            Some((carried, network)) => Some(Link::start(agent.clone(), carried, network).await?),
+            Some((carried, network)) => tokio::select! {
+                link = Link::start(agent.clone(), carried, network) => Some(link?),
+                reason = lost.suspected() => bail!(reason),
+            },
             None => None,
         };
         tracing::debug!(elapsed = ?started.elapsed(), "the network is set up");
@@ -153,7 +156,7 @@ impl Machine {
         Ok((machine, Rc::new(pod)))
     }
 
-    /// Waits until a part of the VM has ended, or `lost` says so; says what happened.
+    /// Waits until a part of the VM has ended, or somebody suspects so; says what happened.
     pub async fn ended(&mut self, lost: &Lost) -> String {
         let what = tokio::select! {
             // QEMU first: when it ends, so do its devices.
@@ -161,7 +164,7 @@ impl Machine {
             what = self.qemu.ended() => what,
             what = self.virtiofs.ended() => self.cause(what).await,
             _ = &mut self.vsock_ended => self.cause("the vsock device ended".to_owned()).await,
-            what = lost.wait() => self.cause(what).await,
+            what = lost.suspected() => self.cause(what).await,
         };
         let reason = self.monitor.shutdown_reason();
         let what = match reason.as_deref() {

@@ -14,6 +14,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::agent::NoReply;
 use crate::lost::Lost;
 use crate::machine::Machine;
 use crate::pod::Pod;
@@ -145,7 +146,11 @@ async fn until_the_end(
         }
     };
     tracing::info!("shutting the virtual machine down");
-    if let Err(error) = pod.agent.call(&Request::Sync, deadline::of(&Request::Sync)).await {
+    let synced = tokio::select! {
+        synced = pod.agent.call(&Request::Sync, deadline::of(&Request::Sync)) => synced,
+        reason = pod.lost.suspected() => Err(NoReply::Lost(reason)),
+    };
+    if let Err(error) = synced {
         tracing::warn!(?error, "the guest may not have written everything back");
     }
     pod.lost.declare("the virtual machine was shut down".to_owned());

@@ -156,6 +156,11 @@ fn agents_that_misbehave_later() {
             .unwrap_err(),
     );
     assert!(error.contains("connection to the guest agent was lost"), "{error}");
+    // Who is told of the end finds that it is written down, with what the console said.
+    let said = "the fake agent is going to be: close";
+    let (log, obituary) = (pod.log(), vm.obituary());
+    assert!(log.contains("the virtual machine is lost") && log.contains(said), "{log}");
+    assert!(obituary.as_ref().is_some_and(|text| text.contains(said)), "{obituary:?}");
     pod.assert_gone(Duration::from_secs(5));
 
     // The host listens for the agent once.
