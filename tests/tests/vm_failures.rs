@@ -187,21 +187,51 @@ fn a_killed_agent() {
     });
 }
 
+/// Without a limit of its own, a container can use what its VM has. The guest's kernel ends who uses
+/// most, and nobody else.
 #[test]
 fn a_guest_whose_memory_is_exhausted() {
     vm("exhausted memory", |h| {
+        let id = h.token.as_str();
         let pod = Pod::new(h, unchanged);
-        // Without a limit of its own, a container can use what its VM has.
+        let events = [id, "member"]
+            .map(|container| h.spawn(h.command(&["events", "--interval", "200ms", container])));
+        let count = |which: usize, kind: &str| {
+            let text = std::fs::read_to_string(&events[which].1.0).unwrap();
+            let kind = format!("\"type\":\"{kind}\"");
+            text.lines().filter(|line| line.contains(&kind)).count()
+        };
+        for which in [0, 1] {
+            eventually(|| count(which, "stats") > 0, || "events are silent".into());
+        }
         let script = "a=0123456789abcdef; while :; do a=$a$a; done";
-        let hog = Bundle::new(h, "hog", &["sh", "-c", script]).in_pod("container", &h.token);
-        let run = h.runhcs(&["run", "--bundle", hog.path().to_str().unwrap(), "hog"]);
-        assert_eq!(run.code, 137, "{run:?}");
-        // The others live on.
-        h.runhcs(&["exec", "member", "true"]).ok();
+        // A further process of a container: it is killed, and the container goes on.
+        let hog = h.runhcs(&["exec", "member", "sh", "-c", script]);
+        assert_eq!(hog.code, 137, "{hog:?}");
+        eventually(|| count(1, "oom") > 0, || "the container's events don't tell of it".into());
+        // The first process of one: it ends as if killed, as does its container.
+        let bundle = Bundle::new(h, "hog", &["sh", "-c", script]).in_pod("container", id);
+        let path = bundle.path().to_str().unwrap();
+        let hog = h.runhcs(&["run", "--keep", "--bundle", path, "hog"]);
+        assert_eq!(hog.code, 137, "{hog:?}");
+        assert_eq!(h.state("hog")["status"], "stopped");
+        // The console has whom the kernel chose.
+        let console = std::fs::read_to_string(h.root().join(id).join("vm/console.log")).unwrap();
+        let killed = |line: &&str| line.contains("Out of memory: Killed process");
+        let killed: Vec<&str> = console.lines().filter(killed).collect();
+        assert!(killed.len() == 2 && killed.iter().all(|line| line.contains("(sh)")), "{console}");
+        // The others live on, and nothing happened to them.
+        for container in [id, "member"] {
+            assert_eq!(h.runhcs(&["exec", container, "echo", "alive"]).ok().stdout, "alive\n");
+        }
+        assert_eq!(count(0, "oom"), 0);
         h.runhcs(&["kill", "member", "KILL"]).ok();
         assert_eq!(wait(pod.member.0, pod.member.1).code, 137);
-        for id in ["member", h.token.as_str()] {
-            h.runhcs(&["delete", "--force", id]).ok();
+        for container in ["hog", "member", id] {
+            h.runhcs(&["delete", "--force", container]).ok();
+        }
+        for (child, files) in events {
+            assert_eq!(wait(child, files).code, 0);
         }
     });
 }
@@ -236,7 +266,7 @@ fn a_guest_that_hangs_hangs_nobody() {
         signal("-STOP", &process(h, "guest="));
         let late = Bundle::new(h, "late", &["true"]).in_pod("container", id);
         let late = late.path().to_str().unwrap().to_owned();
-        let verbs: [&[&str]; 12] = [
+        let verbs: [&[&str]; 14] = [
             &["create", "--bundle", &late, "late"],
             &["start", "waiting"],
             &["state", "member"],
@@ -246,6 +276,8 @@ fn a_guest_that_hangs_hangs_nobody() {
             &["events", "--stats", "member"],
             &["events", "member"],
             &["pause", "member"],
+            &["resume", "member"],
+            &["resize-tty", "member", "80", "25"],
             &["update", "--pids-limit", "7", "member"],
             &["delete", "member"],
             &["delete", id],
