@@ -77,7 +77,7 @@ mod tests {
         let error = parse::<Config>("owner = \"me\"\nisolaton = \"vm\"\n").unwrap_err().to_string();
         assert!(error.contains("line 2") && error.contains("isolaton"), "{error}");
         let error = parse::<Config>("[vm]\nvcpus = \"two\"\n").unwrap_err().to_string();
-        assert!(error.contains("line 2"), "{error}");
+        assert!(error.contains("line 2, `vcpus = \"two\"`: "), "{error}");
         assert!(!error.contains('\n'), "{error}");
     }
 }
