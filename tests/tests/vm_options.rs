@@ -8,21 +8,42 @@ fn annotated(h: &Harness, name: &str, script: &str, annotations: serde_json::Val
         .edit(|config| config["annotations"] = annotations.clone())
 }
 
+/// What the guest of `box` finds of its VM: where random numbers come from, its processors, its
+/// command line, whether it has a console, its memory and its buses.
+const FIND: &str = "cat /sys/class/misc/hw_random/rng_current
+    grep -c '^processor' /proc/cpuinfo; grep -m 1 -o -w avx2 /proc/cpuinfo
+    grep -o 'a=.*' /proc/cmdline | cut -d' ' -f1; test -e /sys/class/tty/ttyS0/iomem_base
+    echo $?; grep MemTotal /proc/meminfo | grep -o '[0-9]*'; ls /sys/bus/pci/devices | wc -l";
+
+/// Runs `box`, whose VM is to be as the tests below say, with this word on its command line.
+fn expect_found(h: &Harness, bundle: &Bundle, word: &str) {
+    let found = h.new_container(&["run", "--keep"], bundle, "box").ok().stdout;
+    let lines: Vec<&str> = found.lines().collect();
+    assert_eq!(lines[..4], ["virtio_rng.0", "2", word, "1"], "{found}");
+    let kib: u64 = lines[4].parse().unwrap();
+    assert!((256 << 10..320 << 10).contains(&kib), "{found}");
+    assert!(lines[5].parse::<u32>().unwrap() > 3, "{found}");
+    // The console's log is there and empty.
+    let console = h.root().join("box/vm/console.log");
+    assert_eq!(std::fs::read_to_string(console).unwrap_or_default(), "");
+    // KVM wasn't tried, whether it works or not.
+    let log = std::fs::read_to_string(h.root().join("box/vm.log")).unwrap();
+    assert!(log.contains("accelerator=\"tcg\"") && !log.contains("KVM"), "{log}");
+}
+
 #[test]
 fn the_guest_is_as_the_annotations_say() {
     Harness::run(Isolation::Vm, "annotated", |h| {
         // Stronger than the file.
         h.write_config(
-            "vcpus = 1\nconsole = \"log\"\ncpu-features = \"+avx2\"\nkernel-args = \"a=file\"",
+            "vcpus = 1\nmemory-mib = 200\nconsole = \"log\"\ncpu-features = \"+avx2\"\n\
+             kernel-args = \"a=file\"\nmachine = \"microvm\"\nentropy = \"cpu\"\n\
+             accelerator = \"kvm\"",
         );
-        let script = "cat /sys/class/misc/hw_random/rng_current
-            grep -c '^processor' /proc/cpuinfo; grep -m 1 -o -w avx2 /proc/cpuinfo
-            grep -o 'a=.*' /proc/cmdline | cut -d' ' -f1; test -e /sys/class/tty/ttyS0/iomem_base
-            echo $?; grep MemTotal /proc/meminfo | grep -o '[0-9]*'; ls /sys/bus/pci/devices | wc -l";
         let bundle = annotated(
             h,
             "box",
-            script,
+            FIND,
             json!({
                 "io.runhcs.vm.entropy": "host",
                 "io.runhcs.vm.console": "off",
@@ -30,20 +51,13 @@ fn the_guest_is_as_the_annotations_say() {
                 "io.runhcs.vm.kernel-args": "a=annotation",
                 "io.runhcs.vm.preallocate-memory": "true",
                 "io.runhcs.vm.machine": "q35",
+                "io.runhcs.vm.accelerator": "tcg",
                 "io.microsoft.virtualmachine.computetopology.processor.count": "2",
                 "io.microsoft.virtualmachine.computetopology.memory.sizeinmb": "320",
                 "io.microsoft.virtualmachine.computetopology.processor.weight": "100"
             }),
         );
-        let found = h.new_container(&["run", "--keep"], &bundle, "box").ok().stdout;
-        let lines: Vec<&str> = found.lines().collect();
-        assert_eq!(lines[..4], ["virtio_rng.0", "2", "a=annotation", "1"], "{found}");
-        let kib: u64 = lines[4].parse().unwrap();
-        assert!((256 << 10..320 << 10).contains(&kib), "{found}");
-        assert!(lines[5].parse::<u32>().unwrap() > 3, "{found}");
-        // The console's log is there and empty.
-        let console = h.root().join("box/vm/console.log");
-        assert_eq!(std::fs::read_to_string(console).unwrap_or_default(), "");
+        expect_found(h, &bundle, "a=annotation");
         let log = std::fs::read_to_string(h.path("log")).unwrap();
         assert!(log.contains("processor.weight") && log.contains("no effect"), "{log}");
         h.runhcs(&["delete", "box"]).ok();
@@ -51,20 +65,94 @@ fn the_guest_is_as_the_annotations_say() {
 }
 
 #[test]
+fn the_guest_is_as_the_file_says() {
+    Harness::run(Isolation::Vm, "by file", |h| {
+        h.write_config(
+            "vcpus = 2\nmemory-mib = 320\nconsole = \"off\"\ncpu-features = \"-avx2,-avx\"\n\
+             kernel-args = \"a=file\"\nmachine = \"q35\"\nentropy = \"host\"\n\
+             accelerator = \"tcg\"\npreallocate-memory = true",
+        );
+        expect_found(h, &annotated(h, "box", FIND, json!({})), "a=file");
+        h.runhcs(&["delete", "box"]).ok();
+    });
+}
+
+/// What the file names boots in all other tests.
+#[test]
+fn the_guests_image_is_the_one_that_is_named() {
+    Harness::run(Isolation::Vm, "named image", |h| {
+        let image = runhcs_tests::target().join("guest-image");
+        let names = [("kernel", "vmlinux"), ("initramfs", "initramfs.img")];
+        let right: serde_json::Map<_, _> = names
+            .iter()
+            .map(|(name, file)| (format!("io.runhcs.vm.{name}"), json!(image.join(file))))
+            .collect();
+        let nowhere = std::path::Path::new("/nonexistent");
+        for (name, file) in names {
+            let wrong = json!({ format!("io.runhcs.vm.{name}"): nowhere.join(file) });
+            let bundle = annotated(h, name, "true", wrong);
+            let missing = format!("/nonexistent/{file}");
+            h.new_container(&["create"], &bundle, "box").refused(&missing);
+        }
+        h.write_config_for(nowhere, "");
+        let bundle = annotated(h, "by-file", "true", json!({}));
+        h.new_container(&["create"], &bundle, "box").refused("/nonexistent/vmlinux");
+        let bundle = annotated(h, "box", "echo it runs", right.into());
+        assert_eq!(h.new_container(&["run"], &bundle, "box").ok().stdout, "it runs\n");
+    });
+}
+
+#[test]
 fn what_is_no_option_is_refused_by_its_name() {
     Harness::run(Isolation::Vm, "refused", |h| {
+        let create = |name: &str, annotations: serde_json::Value, message: &str| {
+            let bundle = annotated(h, "box", "true", annotations);
+            let refused = h.new_container(&["create"], &bundle, "box").refused(message);
+            assert!(refused.stderr.contains(name), "{name} in {refused:?}");
+            std::fs::remove_dir_all(bundle.path()).unwrap();
+        };
         for (name, value, message) in [
             ("io.runhcs.vm.vcpu", "2", "no such annotation"),
-            ("io.runhcs.vm.cpu-features", "avx2", "\"avx2\" is no feature"),
-            ("io.runhcs.vm.huge-pages", "2M", "neither `true` nor `false`"),
             ("io.microsoft.virtualmachine.processor.count", "2", "no such annotation"),
             ("io.microsoft.virtualmachine.lcow.securitypolicy", "x", "confidential VMs"),
         ] {
-            let bundle = annotated(h, "box", "true", json!({ name: value }));
-            let refused = h.new_container(&["create"], &bundle, "box").refused(message);
-            assert!(refused.stderr.contains(name), "{refused:?}");
-            std::fs::remove_dir_all(bundle.path()).unwrap();
+            create(name, json!({ name: value }), message);
         }
+        // Each option with a value that is none, by an annotation and, in TOML, by the file.
+        for (option, value, in_file, message) in [
+            ("vcpus", "0", "0", "\"0\" is not a number of virtual CPUs from 1 to 255"),
+            ("max-vcpus", "256", "256", "\"256\" is not a number of virtual CPUs"),
+            ("memory-mib", "63", "63", "\"63\" is not a number of MiB from 64"),
+            ("max-memory-mib", "1048577", "1048577", "\"1048577\" is not a number of MiB"),
+            ("kernel", "vmlinux", "", "\"vmlinux\" is not an absolute path"),
+            ("initramfs", "image", "", "\"image\" is not an absolute path"),
+            ("kernel-args", "a\tb", "\"a\\tb\"", "only printable ASCII"),
+            ("cpu-features", "avx2", "\"avx2\"", "\"avx2\" is no feature"),
+            ("disk-bandwidth", "-1", "-1", "-1"),
+            ("disk-iops", "-2", "-2", "-2"),
+            ("boot-timeout-seconds", "3601", "3601", "\"3601\" is not a number of seconds"),
+            ("huge-pages", "2M", "\"2M\"", "2M"),
+            ("preallocate-memory", "yes", "\"yes\"", "yes"),
+            ("machine", "pc", "\"pc\"", "pc"),
+            ("accelerator", "xen", "\"xen\"", "xen"),
+            ("console", "on", "\"on\"", "on"),
+            ("entropy", "none", "\"none\"", "none"),
+            ("template", "maybe", "\"maybe\"", "maybe"),
+        ] {
+            let name = format!("io.runhcs.vm.{option}");
+            create(&name, json!({ &name: value }), message);
+            if !in_file.is_empty() {
+                h.write_config(&format!("{option} = {in_file}"));
+                create(option, json!({}), message);
+                h.write_config("");
+            }
+        }
+        h.write_config("vcpu = 2");
+        create("vcpu", json!({}), "unknown field");
+        h.write_config_for(std::path::Path::new("image"), "");
+        create("kernel in the configuration file", json!({}), "is not an absolute path");
+        h.write_config("");
+
         let bundle = annotated(h, "box", "true", json!({ "io.runhcs.vm.console": "off" }));
         let socket = h.path("console");
         let verb = ["create", "--vm-console", socket.to_str().unwrap()];
@@ -79,30 +167,80 @@ fn what_is_no_option_is_refused_by_its_name() {
     });
 }
 
-/// Reading can't be faster than the limit, however slow the machine is.
+/// The limits of a VM's disks, as QEMU was given them; empty if it has none.
+fn disk_limits(h: &Harness, id: &str) -> String {
+    let lock = std::fs::read_to_string(h.root().join(id).join("vm/lock")).unwrap();
+    let (shim, guest) = (lock.trim(), format!("guest={id}@vm"));
+    let children = std::fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap();
+    let lines = children.split_whitespace().map(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).into_owned()
+    });
+    let lines: Vec<String> = lines.filter(|line| line.contains(&guest)).collect();
+    assert_eq!(lines.len(), 1, "QEMU among {children:?}");
+    let limits = lines[0].split('\0').find(|word| word.contains("throttle-group"));
+    let Some(limits) = limits else { return String::new() };
+    let limits: serde_json::Value = serde_json::from_str(limits).unwrap();
+    limits["limits"].to_string()
+}
+
 #[test]
-fn the_throughput_of_disks_is_limited() {
+fn qemu_is_given_the_limits_of_disks() {
+    Harness::run(Isolation::Vm, "disk limits", |h| {
+        let (bandwidth, iops) = ("io.runhcs.vm.disk-bandwidth", "io.runhcs.vm.disk-iops");
+        let model = "io.microsoft.virtualmachine.storageqos";
+        let (file, none) = ("disk-bandwidth = 3000000\ndisk-iops = 30", "");
+        for (config, annotations, expected) in [
+            (none, json!({}), ""),
+            (file, json!({}), r#"{"bps-total":3000000,"iops-total":30}"#),
+            (
+                file,
+                json!({ bandwidth: "4000000", iops: "40" }),
+                r#"{"bps-total":4000000,"iops-total":40}"#,
+            ),
+            (file, json!({ bandwidth: "0" }), r#"{"iops-total":30}"#),
+            (none, json!({ format!("{model}.iopsmaximum"): "50" }), r#"{"iops-total":50}"#),
+        ] {
+            h.write_config(config);
+            let bundle = annotated(h, "box", "sleep 1000", annotations);
+            h.new_container(&["create"], &bundle, "box").ok();
+            assert_eq!(disk_limits(h, "box"), expected, "{config}");
+            h.runhcs(&["delete", "--force", "box"]).ok();
+            std::fs::remove_dir_all(bundle.path()).unwrap();
+        }
+    });
+}
+
+/// Reading can't be faster than the limit, however slow the machine is: the guest's clock says how
+/// much may have been read at the most.
+#[test]
+fn disks_keep_to_their_limits() {
     Harness::run(Isolation::Vm, "throttled", |h| {
         let disk = h.path("disk");
         let disk = disk.to_str().unwrap();
         h.runhcs(&["create-scratch", "--destpath", disk, "--sizeGB", "1"]).ok();
-        let script = "dd if=/dev/zero of=/file bs=64k count=64 conv=fsync 2>/dev/null
-            read before _ < /proc/uptime; dd if=/file of=/dev/null bs=64k iflag=direct 2>/dev/null
-            read after _ < /proc/uptime; echo ${before%.*} ${after%.*}";
-        let bundle = annotated(
-            h,
-            "box",
-            script,
-            json!({
-                "io.runhcs.scratch": disk,
-                "io.microsoft.virtualmachine.storageqos.bandwidthmaximum": "1048576"
-            }),
-        );
-        let times = h.new_container(&["run"], &bundle, "box").ok().stdout;
-        let (before, after) = times.trim().split_once(' ').unwrap();
-        let took = after.parse::<u64>().unwrap() - before.parse::<u64>().unwrap();
-        // 4 MiB at 1 MiB a second, of which the first may be for free.
-        assert!(took >= 2, "4 MiB in {took} s");
+        let script = |size: u32, count: u32| {
+            format!(
+                "dd if=/dev/zero of=/file bs=64k count=64 conv=fsync 2>/dev/null
+                read before _ < /proc/uptime
+                dd if=/file of=/dev/null bs={size} count={count} iflag=direct 2>/dev/null
+                read after _ < /proc/uptime; echo ${{before%.*}} ${{after%.*}}"
+            )
+        };
+        // Four seconds' worth each, of which the first may be for free, and the clock is cut off.
+        for (name, limit, size, count) in
+            [("disk-bandwidth", "1048576", 65536, 64), ("disk-iops", "40", 4096, 160)]
+        {
+            let annotations = json!({
+                "io.runhcs.scratch": disk, format!("io.runhcs.vm.{name}"): limit
+            });
+            let bundle = annotated(h, "box", &script(size, count), annotations);
+            let times = h.new_container(&["run"], &bundle, "box").ok().stdout;
+            let (before, after) = times.trim().split_once(' ').unwrap();
+            let took = after.parse::<u64>().unwrap() - before.parse::<u64>().unwrap();
+            assert!(took >= 2, "{name}: {count} times {size} bytes in {took} s");
+            std::fs::remove_dir_all(bundle.path()).unwrap();
+        }
     });
 }
 
@@ -138,145 +276,20 @@ fn a_vm_can_be_on_huge_pages() {
             let path = HUGE_PAGES.replace("nr_", "free_");
             std::fs::read_to_string(path).unwrap().trim().parse::<u64>().unwrap()
         };
-        h.write_config("huge-pages = true\nmemory-mib = 128\npreallocate-memory = true");
-        let bundle = Bundle::new(h, "box", &["sleep", "1000"]);
+        let size = "memory-mib = 128\npreallocate-memory = true";
+        // The stronger source says so; there are none yet.
+        h.write_config(&format!("huge-pages = false\n{size}"));
+        let wanted = json!({ "io.runhcs.vm.huge-pages": "true" });
+        let bundle = annotated(h, "none", "sleep 1000", wanted);
         h.new_container(&["create"], &bundle, "box").refused("Cannot allocate memory");
+        h.write_config(&format!("huge-pages = true\n{size}"));
+        let bundle = Bundle::new(h, "box", &["sleep", "1000"]);
         let _pages = HugePages::reserve(64);
         let before = free();
         h.new_container(&["run", "--detach"], &bundle, "box").ok();
         assert_eq!(before - free(), 64);
         h.runhcs(&["exec", "box", "true"]).ok();
         h.runhcs(&["delete", "--force", "box"]).ok();
-    });
-}
-
-#[test]
-fn a_vm_grows_as_far_as_it_may() {
-    Harness::run(Isolation::Vm, "growing", |h| {
-        h.write_config("machine = \"q35\"\nmax-memory-mib = 512\nmax-vcpus = 3");
-        let bundle = Bundle::new(h, "box", &["sleep", "1000"]).edit(|config| {
-            config["linux"]["resources"]["memory"] = json!({ "limit": 128 << 20 });
-            config["linux"]["resources"]["cpu"] = json!({ "quota": 80_000, "period": 100_000 });
-        });
-        // The limits that hold the VM on this host: there must be room for what it grows to.
-        let of_vm = |version_1: &str, version_2: &str| {
-            let group = format!("runhcs-e2e/{}/box", h.token);
-            let controller = version_1.split('.').next().unwrap();
-            let paths =
-                [format!("{controller}/{group}/{version_1}"), format!("{group}/{version_2}")];
-            let read = |path: &String| std::fs::read_to_string(format!("/sys/fs/cgroup/{path}"));
-            paths.iter().find_map(|path| read(path).ok()).unwrap().trim().to_owned()
-        };
-        h.new_container(&["run", "--detach"], &bundle, "box").ok();
-        let count = || {
-            let script = "grep MemTotal /proc/meminfo | tr -dc 0-9; echo
-                grep -c '^processor' /proc/cpuinfo; cat /sys/fs/cgroup/memory.max";
-            let shown = h.runhcs(&["exec", "box", "sh", "-c", script]).ok().stdout;
-            let lines: Vec<&str> = shown.lines().collect();
-            (lines[0].parse::<u64>().unwrap() >> 10, lines[1].to_owned(), lines[2].to_owned())
-        };
-        let update = |options: &[&str]| h.runhcs(&[&["update"], options, &["box"]].concat());
-        assert_eq!(of_vm("memory.limit_in_bytes", "memory.max"), ((512 + 256) << 20).to_string());
-        assert!(of_vm("cpu.cfs_quota_us", "cpu.max").starts_with("80000"));
-        let (before, vcpus, _) = count();
-        assert!(before < 256 && vcpus == "1", "{before} {vcpus}");
-        // What fits changes nothing of the VM.
-        update(&["--memory", "100M", "--cpu-quota", "50000", "--cpu-period", "100000"]).ok();
-        assert_eq!(count(), (before, "1".to_owned(), (100 << 20).to_string()));
-        update(&["--memory", "300M", "--cpu-quota", "150000", "--cpu-period", "100000"]).ok();
-        let (after, vcpus, limit) = count();
-        assert!(after > before + 200 && vcpus == "2", "{before} {after} {vcpus}");
-        assert_eq!(limit, (300 << 20).to_string());
-        assert!(of_vm("cpu.cfs_quota_us", "cpu.max").starts_with("150000"));
-        // The new memory is used, also by the shared file system, which reads into it.
-        let big = std::fs::File::create(bundle.path().join("rootfs/big")).unwrap();
-        big.set_len(200 << 20).unwrap();
-        let read = ["exec", "box", "dd", "if=/big", "of=/dev/null", "bs=200M", "count=1"];
-        h.runhcs(&read).ok();
-        update(&["--memory", "513M"]).refused("it has 512 MiB and may grow to 512");
-        update(&["--cpu-quota", "400000", "--cpu-period", "100000"])
-            .refused("a quota of 4 processors is more than the VM has: 2, and it may grow to 3");
-        assert_eq!(count().2, (300 << 20).to_string());
-        // What is refused has changed nothing on the host either.
-        assert!(of_vm("cpu.cfs_quota_us", "cpu.max").starts_with("150000"));
-        h.runhcs(&["delete", "--force", "box"]).ok();
-
-        h.write_config("");
-        let bundle = Bundle::new(h, "fixed", &["sleep", "1000"]);
-        h.new_container(&["run", "--detach"], &bundle, "fixed").ok();
-        h.runhcs(&["update", "--memory", "257M", "fixed"]).refused("may grow to 256");
-        h.runhcs(&["delete", "--force", "fixed"]).ok();
-        h.write_config("max-vcpus = 2");
-        let bundle = Bundle::new(h, "never", &["true"]);
-        h.new_container(&["create"], &bundle, "never")
-            .refused("io.runhcs.vm.max-vcpus: a VM of the machine type microvm can't grow");
-    });
-}
-
-#[test]
-fn a_pods_vm_grows_by_its_members() {
-    Harness::run(Isolation::Vm, "growing members", |h| {
-        let member_of = |pod: &str, id: &str| {
-            let bundle = Bundle::new(h, id, &["sleep", "1000"]).in_pod("container", pod);
-            let bundle = bundle.edit(|config| {
-                config["linux"]["resources"]["memory"] = json!({ "limit": 64 << 20 });
-            });
-            h.runhcs(&["run", "--detach", "--bundle", bundle.path().to_str().unwrap(), id]).ok();
-        };
-        let boot = |pod: &str| {
-            let bundle = Bundle::new(h, pod, &["sleep", "1000"]).in_pod("sandbox", pod);
-            h.new_container(&["run", "--detach"], &bundle, pod).ok();
-        };
-        let exec = |id: &str, script: &str| h.runhcs(&["exec", id, "sh", "-c", script]).ok().stdout;
-        let mebibytes = |id: &str| {
-            let kib = exec(id, "grep MemTotal /proc/meminfo | tr -dc 0-9");
-            kib.parse::<u64>().unwrap() >> 10
-        };
-        let vcpus = |id: &str| exec(id, "grep -c '^processor' /proc/cpuinfo").trim().to_owned();
-        let limits = |id: &str| exec(id, "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max");
-        let update = |id: &str, options: &[&str]| h.runhcs(&[&["update"], options, &[id]].concat());
-
-        h.write_config("machine = \"q35\"\nmax-memory-mib = 512\nmax-vcpus = 3");
-        boot("pod");
-        member_of("pod", "one");
-        let before = mebibytes("one");
-        assert!(before < 256 && vcpus("one") == "1", "{before}");
-        update("one", &["--memory", "300M", "--cpu-quota", "150000", "--cpu-period", "100000"])
-            .ok();
-        assert_eq!(limits("one"), format!("{}\n150000 100000\n", 300 << 20));
-        // All of the pod has what one of it made the VM grow to, also who comes later.
-        member_of("pod", "two");
-        for id in ["pod", "one", "two"] {
-            assert!(mebibytes(id) > before + 200, "{id}: {before} {}", mebibytes(id));
-            assert_eq!(vcpus(id), "2", "{id}");
-        }
-        // Another one's quota, of the period that it has already; and what the VM has is enough for.
-        update("two", &["--cpu-quota", "250000"]).ok();
-        update("two", &["--memory", "200M"]).ok();
-        assert_eq!(
-            (vcpus("one").as_str(), limits("two")),
-            ("3", format!("{}\n250000 100000\n", 200 << 20))
-        );
-        update("two", &["--cpu-quota", "350000"]).refused("it may grow to 3");
-        update("two", &["--memory", "513M"]).refused("it has 512 MiB and may grow to 512");
-        assert_eq!(limits("two"), format!("{}\n250000 100000\n", 200 << 20));
-        h.runhcs(&["delete", "--force", "one"]).ok();
-        assert_eq!(vcpus("two"), "3");
-        h.runhcs(&["delete", "--force", "two"]).ok();
-        h.runhcs(&["delete", "--force", "pod"]).ok();
-
-        // A machine that can't grow says so, and how one could.
-        h.write_config("");
-        boot("fixed");
-        member_of("fixed", "three");
-        let refused = update("three", &["--memory", "257M"]).refused("may grow to 256");
-        assert!(refused.stderr.contains("machine type q35, max-memory-mib"), "{refused:?}");
-        let refused = update("three", &["--cpu-quota", "110000"]).refused("it may grow to 1");
-        assert!(refused.stderr.contains("machine type q35, max-vcpus"), "{refused:?}");
-        assert_eq!(limits("three"), format!("{}\nmax 100000\n", 64 << 20));
-        for id in ["three", "fixed"] {
-            h.runhcs(&["delete", "--force", id]).ok();
-        }
     });
 }
 
