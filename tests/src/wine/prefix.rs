@@ -16,7 +16,9 @@ pub const WINE: &str = "/usr/lib/wine/wine64";
 pub fn wine(program: &Path) -> Command {
     let mut command = Command::new(WINE);
     command.arg(program);
-    command.env("WINEPREFIX", directory()).env("WINEDEBUG", "-all");
+    // Wine's own errors are shown if they keep a program from starting, which then says nothing.
+    let shown = "-all,err+module,err+process,err+server,err+virtual";
+    command.env("WINEPREFIX", directory()).env("WINEDEBUG", shown);
     // No questions about add-ons, no menus, and the stand-in instead of Wine's own library.
     command.env("WINEDLLOVERRIDES", "mscoree,mshtml,winemenubuilder.exe=;virtdisk=n");
     command.env_remove("DISPLAY");
