@@ -2,6 +2,7 @@
 //! medians are compared, and what counts is the ratio.
 
 mod bundle;
+mod confine;
 mod devices;
 mod measure;
 mod network;
@@ -9,11 +10,10 @@ mod process;
 mod table;
 mod vm;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 /// Compares runhcs with other runtimes and with a bare QEMU.
 #[derive(Debug, Parser)]
@@ -27,7 +27,7 @@ struct Options {
     /// The directory of the guest image.
     #[arg(long)]
     image: Option<PathBuf>,
-    /// Samples of each candidate.
+    /// Samples of each candidate without a VM; none with 0.
     #[arg(long, default_value_t = 31)]
     rounds: usize,
     /// Samples of each candidate where VMs boot.
@@ -37,56 +37,40 @@ struct Options {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    enter_mount_namespace()?;
-    leave_unified_hierarchy()?;
-    let work = tempfile::Builder::new().prefix("runhcs-bench-").tempdir()?;
-    let state = StateMount::new(work.path().join("state"))?;
-    let floor = std::env::current_exe()?.with_file_name("floor");
     let runhcs = options.runhcs.canonicalize().context("find the command")?;
-    process::compare(&runhcs, &floor, work.path(), options.rounds)?;
-    if let (Some(shim), Some(image)) = (options.vm_shim, options.image) {
+    let floor = std::env::current_exe()?.with_file_name("floor");
+    // Removed when all that was started has ended, however it ended.
+    let work = tempfile::Builder::new().prefix("runhcs-bench-").tempdir()?;
+    confine::run(
+        || compare(&options, &runhcs, &floor, work.path()),
+        || delete_all(&runhcs, &work.path().join("state")),
+    )
+}
+
+/// Deletes the containers that are left, for the sake of their control groups. Every runtime's state
+/// is in a directory of its name, and that of containers in VMs in `vm`.
+fn delete_all(runhcs: &Path, state: &Path) {
+    for root in std::fs::read_dir(state).into_iter().flatten().flatten() {
+        let name = root.file_name();
+        let program = if name == "runhcs" || name == "vm" { runhcs.as_os_str() } else { &name };
+        for entry in std::fs::read_dir(root.path()).into_iter().flatten().flatten() {
+            let mut command = std::process::Command::new(program);
+            command.arg("--root").arg(root.path()).args(["delete", "--force"]);
+            // What isn't a container's is refused.
+            let _ = command.arg(entry.file_name()).output();
+        }
+    }
+}
+
+fn compare(options: &Options, runhcs: &Path, floor: &Path, work: &Path) -> Result<()> {
+    let state = confine::StateMount::new(work.join("state"))?;
+    if options.rounds > 0 {
+        process::compare(runhcs, floor, work, options.rounds)?;
+    }
+    if let (Some(shim), Some(image)) = (&options.vm_shim, &options.image) {
         let vm = vm::Vm { shim: shim.canonicalize()?, image: image.canonicalize()? };
-        vm::compare(&runhcs, &vm, work.path(), options.vm_rounds)?;
+        vm::compare(runhcs, &vm, work, options.vm_rounds)?;
     }
     drop(state);
     Ok(())
-}
-
-/// A tmpfs for everybody's state, as /run is one.
-struct StateMount(PathBuf);
-
-impl StateMount {
-    fn new(path: PathBuf) -> Result<Self> {
-        std::fs::create_dir(&path)?;
-        let none = None::<&std::ffi::CStr>;
-        rustix::mount::mount("tmpfs", &path, "tmpfs", MountFlags::empty(), none)
-            .context("mount a tmpfs for the state")?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for StateMount {
-    fn drop(&mut self) {
-        // A benchmark that failed may have left a process with files in it.
-        let _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
-    }
-}
-
-/// What is mounted here is nobody else's.
-fn enter_mount_namespace() -> Result<()> {
-    // SAFETY: this process has one thread, and shares no file system state with another.
-    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }
-        .context("make a mount namespace")?;
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private).context("make mounts private")
-}
-
-/// crun 1.8 refuses a host that has both versions of cgroups, so everybody is measured without the
-/// second.
-fn leave_unified_hierarchy() -> Result<()> {
-    let unified = "/sys/fs/cgroup/unified";
-    if !std::path::Path::new(unified).exists() {
-        return Ok(());
-    }
-    rustix::mount::unmount(unified, UnmountFlags::empty()).context("unmount the v2 hierarchy")
 }

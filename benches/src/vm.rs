@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::bundle;
@@ -77,6 +79,12 @@ pub fn compare(runhcs: &Path, vm: &Vm, work: &Path, rounds: usize) -> Result<()>
     )?
     .print("create of a pod's sandbox");
 
+    Table::measure(
+        rounds,
+        &mut [("container of a VM".into(), Box::new(|| death(&command, &create)))],
+    )?
+    .print("QEMU is killed, until state says stopped");
+
     let detached = |more: &[&str], id: &str| {
         let mut all = vec!["run", "--detach"];
         all.extend_from_slice(more);
@@ -91,6 +99,45 @@ pub fn compare(runhcs: &Path, vm: &Vm, work: &Path, rounds: usize) -> Result<()>
     }
     measured?;
     devices::compare(&command, runhcs, vm, work, rounds)
+}
+
+/// From the death of a VM until a container in it is seen as stopped.
+fn death(command: &dyn Fn(&[&str]) -> Command, create: &[&str]) -> Result<Sample> {
+    measure::run(&mut command(create))?;
+    let qemu = processes_with("guest=bench@vm")?;
+    let begin = Instant::now();
+    let killed = qemu.into_iter().try_for_each(|pid| {
+        let pid = Pid::from_raw(pid).context("QEMU has no pid")?;
+        kill_process(pid, Signal::KILL).context("kill QEMU")
+    });
+    let stopped = killed.and_then(|()| until_stopped(command));
+    let sample = Sample { time: begin.elapsed(), peak_kib: 0 };
+    measure::run(&mut command(&["delete", "--force", "bench"]))?;
+    stopped.map(|()| sample)
+}
+
+fn until_stopped(command: &dyn Fn(&[&str]) -> Command) -> Result<()> {
+    loop {
+        let output = command(&["state", "bench"]).output().context("ask for the state")?;
+        let state: Value = serde_json::from_slice(&output.stdout).context("read the state")?;
+        if state["status"] == "stopped" {
+            return Ok(());
+        }
+    }
+}
+
+/// The processes whose command line holds a text.
+fn processes_with(text: &str) -> Result<Vec<i32>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let entry = entry?;
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&line).contains(text) {
+            found.extend(entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
+        }
+    }
+    ensure!(!found.is_empty(), "there is no process with {text:?}");
+    Ok(found)
 }
 
 fn in_a_pod(command: &dyn Fn(&[&str]) -> Command, short: &str, rounds: usize) -> Result<()> {
