@@ -84,6 +84,49 @@ in_both!(an_early_hook_that_fails_ends_the_creation, |h: &Harness| {
     }
 });
 
+#[test]
+fn a_failing_hook_in_the_new_namespaces_ends_the_creation() {
+    Harness::run(Isolation::Process, "create container", |h| {
+        let said = h.path("said");
+        for (script, timeout, why) in [
+            ("echo it is broken >&2; exit 3", 100, "exit status: 3: it is broken"),
+            ("exec sleep 1000", 1, "it did not end within 1 s"),
+        ] {
+            let bundle = Bundle::new(h, "box", &["true"]).edit(|config| {
+                config["hooks"]["createContainer"] = hook(script);
+                config["hooks"]["createContainer"][0]["timeout"] = json!(timeout);
+                config["hooks"]["poststop"] = hook(&say(&said, "poststop"));
+            });
+            let create = h.new_container(&["create"], &bundle, "box");
+            let create = create.refused("error running createContainer hook #0: /bin/sh: ");
+            assert!(create.stderr.contains(why), "{create:?}");
+            h.runhcs(&["state", "box"]).refused("does not exist");
+            std::fs::remove_dir_all(bundle.path()).unwrap();
+        }
+        assert_eq!(points(&said), ["poststop", "poststop"]);
+    });
+}
+
+in_both!(a_start_container_hook_that_fails_keeps_the_program_from_running, |h: &Harness| {
+    for (script, timeout, why) in [
+        ("echo it is broken >&2; exit 3", 100, "exit status: 3"),
+        ("exec sleep 1000", 1, "it did not end within 1 s"),
+    ] {
+        let bundle = Bundle::new(h, "box", &["touch", "/ran"]).edit(|config| {
+            config["hooks"]["startContainer"] = hook(script);
+            config["hooks"]["startContainer"][0]["timeout"] = json!(timeout);
+        });
+        h.new_container(&["create"], &bundle, "box").ok();
+        let start = h.runhcs(&["start", "box"]);
+        let start = start.refused("error running startContainer hook #0: /bin/sh: ");
+        assert!(start.stderr.contains(why), "{start:?}");
+        h.wait_status("box", "stopped");
+        assert!(!bundle.path().join("rootfs/ran").exists());
+        h.runhcs(&["delete", "box"]).ok();
+        std::fs::remove_dir_all(bundle.path()).unwrap();
+    }
+});
+
 in_both!(a_poststart_hook_that_fails_ends_the_container, |h: &Harness| {
     let bundle = Bundle::new(h, "box", &["sleep", "1000"]).edit(|config| {
         config["hooks"]["poststart"] = hook("exit 3");
