@@ -59,6 +59,24 @@ in_both!(a_further_process_runs_where_it_is_told_to, |h: &Harness| {
     {
         assert_ne!(cpus[1], "0", "init is not meant: {lines}");
     }
+    // The last word is that of where it runs in the end; the first holds if there is no other.
+    if h.isolation == Isolation::Process && std::thread::available_parallelism().unwrap().get() > 1
+    {
+        for (affinity, cpus) in [
+            (json!({ "initial": "0", "final": "1" }), "1"),
+            (json!({ "initial": "1" }), "1"),
+            (json!({ "final": "0" }), "0"),
+        ] {
+            let process = json!({
+                "args": ["grep", "Cpus_allowed_list", "/proc/self/status"], "cwd": "/",
+                "env": ["PATH=/bin"], "execCPUAffinity": affinity,
+            });
+            let file = h.path("process.json");
+            std::fs::write(&file, process.to_string()).unwrap();
+            let exec = h.runhcs(&["exec", "--process", file.to_str().unwrap(), "box"]).ok();
+            assert_eq!(exec.stdout.split_whitespace().nth(1), Some(cpus), "{affinity}");
+        }
+    }
     // A process of its own says it better.
     let process = json!({
         "args": ["true"], "cwd": "/", "execCPUAffinity": { "final": "0-" }
