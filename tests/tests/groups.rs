@@ -182,3 +182,63 @@ in_both!(kill_all_gets_processes_that_are_on_the_run, |h: &Harness| {
         std::fs::remove_file(bundle.path().join("rootfs/ready")).unwrap();
     }
 });
+
+in_both!(a_paused_container_does_nothing_until_it_is_resumed, |h: &Harness| {
+    let script = "while true; do echo >>/count; sleep 0.05; done";
+    let bundle = Bundle::new(h, "box", &["sh", "-c", script]);
+    h.new_container(&["run", "--detach"], &bundle, "box").ok();
+    let count = || std::fs::metadata(bundle.path().join("rootfs/count")).map_or(0, |m| m.len());
+    runhcs_tests::eventually(|| count() > 2, || "it does not run".into());
+    h.runhcs(&["pause", "box"]).ok();
+    // Neither does a signal end it.
+    h.runhcs(&["kill", "box", "TERM"]).ok();
+    let before = count();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert_eq!(count(), before);
+    h.runhcs(&["resume", "box"]).ok();
+    runhcs_tests::eventually(|| count() > before, || "it does not go on".into());
+    h.runhcs(&["delete", "--force", "box"]).ok();
+});
+
+/// Which control group of a version 1 controller a process is in.
+fn group_of(pid: &Value, controller: &str) -> String {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let mut fields = groups.lines().map(|line| line.splitn(3, ':').collect::<Vec<_>>());
+    fields.find(|fields| fields[1] == controller).unwrap()[2].to_owned()
+}
+
+#[test]
+fn a_relative_path_begins_at_the_callers_group_and_an_absolute_one_at_the_root() {
+    Harness::run(Isolation::Process, "paths", |h| {
+        let hierarchy = std::path::Path::new("/sys/fs/cgroup/memory");
+        if !hierarchy.exists() {
+            return eprintln!("skipped: this system has no cgroup version 1");
+        }
+        let own = format!("runhcs-e2e/{}", h.token);
+        let caller = hierarchy.join(&own).join("caller");
+        std::fs::create_dir_all(&caller).unwrap();
+        for (path, in_memory, in_pids) in [
+            (format!("/{own}/box"), format!("/{own}/box"), format!("/{own}/box")),
+            (format!("{own}/box"), format!("/{own}/caller/{own}/box"), format!("/{own}/box")),
+        ] {
+            let bundle = Bundle::new(h, "box", &["sleep", "1000"])
+                .edit(|config| config["linux"]["cgroupsPath"] = json!(path));
+            let inner =
+                h.command(&["run", "--detach", "--bundle", bundle.path().to_str().unwrap(), "box"]);
+            let mut shell = std::process::Command::new("sh");
+            shell.args(["-c", "echo $$ >$GROUP && exec \"$@\"", "-"]);
+            shell.arg(inner.get_program()).args(inner.get_args());
+            shell.env("GROUP", caller.join("cgroup.procs")).env("RUNHCS_E2E", &h.token);
+            h.finish(shell).ok();
+            let pid = &h.state("box")["pid"];
+            let found = [group_of(pid, "memory"), group_of(pid, "pids")];
+            assert_eq!(found, [in_memory, in_pids], "{path}");
+            h.runhcs(&["delete", "--force", "box"]).ok();
+            std::fs::remove_dir_all(bundle.path()).unwrap();
+        }
+        // What led to the container's group is nobody's to remove but ours.
+        for group in [format!("caller/{own}"), "caller/runhcs-e2e".into(), "caller".into()] {
+            std::fs::remove_dir(hierarchy.join(&own).join(group)).unwrap();
+        }
+    });
+}
