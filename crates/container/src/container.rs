@@ -74,9 +74,17 @@ impl Container {
         if let Some(init) = &init {
             proc::send(init, Signal::KILL)?;
         }
-        loop {
+        for round in 0.. {
             let at_once = cgroup.kill_at_once();
-            let remaining = cgroup.processes()?;
+            let mut remaining = cgroup.processes()?;
+            if remaining.is_empty() {
+                break;
+            }
+            // Those that fork could be ahead of whoever kills them one by one. Without a freezer
+            // there is no better way.
+            if round > 0 && !at_once && cgroup.freeze(true).is_ok() {
+                remaining = cgroup.processes()?;
+            }
             let mut pidfds = Vec::new();
             for pid in remaining {
                 let Ok(pidfd) = proc::pidfd(pid) else { continue };
@@ -84,9 +92,6 @@ impl Container {
                     proc::send(&pidfd, Signal::KILL)?;
                 }
                 pidfds.push(pidfd);
-            }
-            if pidfds.is_empty() {
-                break;
             }
             if cgroup.is_frozen()? {
                 // A frozen process on version 1 can't die.
@@ -96,20 +101,24 @@ impl Container {
                 let gone = proc::wait_readable(&pidfd, Some(deadline))
                     .context(|| "wait for killed processes".into())?;
                 if !gone {
-                    return Err(Error::Timeout {
-                        operation: format!(
-                            "killing the processes of container {}",
-                            self.resources.id
-                        ),
-                        seconds: KILL_DEADLINE.as_secs(),
-                    });
+                    return Err(self.not_killed());
                 }
+            }
+            if Instant::now() > deadline {
+                return Err(self.not_killed());
             }
         }
         if let Some(init) = init {
             proc::wait_readable(&init, Some(deadline)).context(|| "wait for init".into())?;
         }
         Ok(())
+    }
+
+    fn not_killed(&self) -> Error {
+        Error::Timeout {
+            operation: format!("killing the processes of container {}", self.resources.id),
+            seconds: KILL_DEADLINE.as_secs(),
+        }
     }
 
     /// Signals every process, with none slipping away by forking meanwhile.

@@ -23,7 +23,11 @@ pub(crate) const PROC_ROOT_INODE: u64 = 1;
 /// A pidfd; `ESRCH` if there is no such process.
 pub(crate) fn pidfd(pid: u32) -> io::Result<OwnedFd> {
     let pid = Pid::from_raw(pid as i32).ok_or(Errno::SRCH)?;
-    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        // What has the number is no process: a thread, or one that is reaped at this moment.
+        Err(Errno::INVAL) => Err(Errno::SRCH.into()),
+        other => Ok(other?),
+    }
 }
 
 /// Waits until the descriptor is readable (a pidfd: the process has ended); false at the deadline.

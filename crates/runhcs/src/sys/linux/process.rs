@@ -13,7 +13,8 @@ pub fn open(process: ProcessHandle) -> Result<Option<OwnedFd>> {
     let what = || format!("open process {}", process.pid);
     let Some(pid) = Pid::from_raw(process.pid as i32) else { return Ok(None) };
     let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
-        Err(Errno::SRCH) => return Ok(None),
+        // Also what is no process: a thread, or one that is reaped at this moment (EINVAL).
+        Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
         other => other.with_context(what)?,
     };
     // After it was opened: before that, another process could have taken the pid.
