@@ -1,6 +1,7 @@
 //! The Windows that Wine shows: one prefix for all tests, made once and kept in the build's
 //! directory, and a Wine server that ends with the tests.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -16,6 +17,15 @@ pub const WINE: &str = "/usr/lib/wine/wine64";
 pub fn wine(program: &Path) -> Command {
     let mut command = Command::new(WINE);
     command.arg(program);
+    // Wine 8 needs the address 0x7ffe0000 for itself, which its own loader's heap has now and then
+    // unless addresses are the same each time (personality(2)); then the program ends with code 1.
+    // SAFETY: the call takes a number.
+    let same_addresses = || match unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as _) } {
+        -1 => Err(std::io::Error::last_os_error()),
+        _ => Ok(()),
+    };
+    // SAFETY: the child makes one system call, and allocates nothing.
+    unsafe { command.pre_exec(same_addresses) };
     // Wine's own errors are shown if they keep a program from starting, which then says nothing.
     let shown = "-all,err+module,err+process,err+server,err+virtual";
     command.env("WINEPREFIX", directory()).env("WINEDEBUG", shown);
