@@ -1,8 +1,9 @@
 //! Which namespaces a container gets anew and which it joins.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxNamespaceType, LinuxTimeOffset, Spec};
 use runhcs_compute::{Error, Result};
@@ -23,38 +24,18 @@ pub(crate) const CLONE_NEWTIME: i32 = 0x80;
 /// linux/nsfs.h: of which kind a namespace is, by its flag of clone(2).
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
 
-/// The kinds of namespaces, in the order in which they are joined: the user namespace first, for
-/// the others may belong to it; the mount namespace last, for their paths are the caller's.
-const KINDS: [(LinuxNamespaceType, &str, i32); 8] = [
-    (LinuxNamespaceType::User, "user", libc::CLONE_NEWUSER),
-    (LinuxNamespaceType::Ipc, "ipc", libc::CLONE_NEWIPC),
-    (LinuxNamespaceType::Uts, "uts", libc::CLONE_NEWUTS),
-    (LinuxNamespaceType::Network, "network", libc::CLONE_NEWNET),
-    (LinuxNamespaceType::Pid, "pid", libc::CLONE_NEWPID),
-    (LinuxNamespaceType::Cgroup, "cgroup", libc::CLONE_NEWCGROUP),
-    (LinuxNamespaceType::Time, "time", CLONE_NEWTIME),
-    (LinuxNamespaceType::Mount, "mount", libc::CLONE_NEWNS),
-];
-
-/// Every kind that a process can be in without a change of its ids.
-const ALL_BUT_USER: i32 = libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWNET
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWCGROUP
-    | CLONE_NEWTIME
-    | libc::CLONE_NEWNS;
-
-/// The kinds' names in procfs, in the same order.
-const IN_PROCFS: [(&str, i32); 8] = [
-    ("user", libc::CLONE_NEWUSER),
-    ("ipc", libc::CLONE_NEWIPC),
-    ("uts", libc::CLONE_NEWUTS),
-    ("net", libc::CLONE_NEWNET),
-    ("pid", libc::CLONE_NEWPID),
-    ("cgroup", libc::CLONE_NEWCGROUP),
-    ("time", CLONE_NEWTIME),
-    ("mnt", libc::CLONE_NEWNS),
+/// The kinds of namespaces, with the names that errors give them, their names in procfs, and their
+/// flags, in the order in which they are joined: the user namespace first, for the others may belong
+/// to it; the mount namespace last, for their paths are the caller's.
+const KINDS: [(LinuxNamespaceType, &str, &str, i32); 8] = [
+    (LinuxNamespaceType::User, "user", "user", libc::CLONE_NEWUSER),
+    (LinuxNamespaceType::Ipc, "ipc", "ipc", libc::CLONE_NEWIPC),
+    (LinuxNamespaceType::Uts, "uts", "uts", libc::CLONE_NEWUTS),
+    (LinuxNamespaceType::Network, "network", "net", libc::CLONE_NEWNET),
+    (LinuxNamespaceType::Pid, "pid", "pid", libc::CLONE_NEWPID),
+    (LinuxNamespaceType::Cgroup, "cgroup", "cgroup", libc::CLONE_NEWCGROUP),
+    (LinuxNamespaceType::Time, "time", "time", CLONE_NEWTIME),
+    (LinuxNamespaceType::Mount, "mount", "mnt", libc::CLONE_NEWNS),
 ];
 
 /// The first user namespace's inode (`PROC_USER_INIT_INO` in linux/proc_ns.h).
@@ -84,7 +65,7 @@ impl Namespaces {
     pub(crate) fn from_spec(spec: &Spec) -> Result<Self> {
         let listed = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
         let mut namespaces = Self::default();
-        for (kind, name, flag) in KINDS {
+        for (kind, name, _, flag) in KINDS {
             let listed = listed.into_iter().flatten().enumerate();
             let mut found = listed.filter(|(_, ns)| ns.typ() == kind);
             let Some((index, first)) = found.next() else { continue };
@@ -166,13 +147,12 @@ impl ByPath {
         if found != *flag {
             let kind = KINDS.iter().find(|(.., flag)| *flag == found);
             let is =
-                kind.map_or("no namespace".into(), |(_, name, _)| format!("a {name} namespace"));
+                kind.map_or("no namespace".into(), |(_, name, ..)| format!("a {name} namespace"));
             return Err(invalid(field, format!("{} is {is}, not a {name} one", path.display())));
         }
         if *flag == libc::CLONE_NEWUSER {
-            let own = rustix::fs::stat("/proc/self/ns/user").context(what)?;
             let theirs = rustix::fs::fstat(&fd).context(what)?;
-            if (own.st_dev, own.st_ino) == (theirs.st_dev, theirs.st_ino) {
+            if identity("self", "user").context(what)? == (theirs.st_dev, theirs.st_ino) {
                 let why = "is the user namespace of runhcs itself, which can't be joined; to stay in \
                            it, list no user namespace";
                 return Err(invalid(field, why));
@@ -214,33 +194,39 @@ fn time_offsets(offsets: &HashMap<String, LinuxTimeOffset>) -> Result<String> {
 
 /// The namespaces to join for being where a process is, whose pidfd it is; `None` if it has ended.
 pub(crate) fn of_process(init: &Init, pidfd: OwnedFd) -> Result<Option<Joined>> {
-    let user = |process: &str| rustix::fs::stat(format!("/proc/{process}/ns/user"));
-    if let (Ok(own), Ok(theirs)) = (user("self"), user(&init.pid.to_string()))
-        && own.st_ino == FIRST_USER_NAMESPACE
-        && (own.st_dev, own.st_ino) == (theirs.st_dev, theirs.st_ino)
+    if let (Ok(own), Ok(theirs)) = (identity("self", "user"), identity(init.pid, "user"))
+        && own.1 == FIRST_USER_NAMESPACE
+        && own == theirs
         && rustix::process::geteuid().is_root()
     {
         // Joining where one is already is allowed there, and less work than looking.
-        return Ok(Some(vec![(ALL_BUT_USER, "container's", pidfd)]));
+        let others =
+            KINDS.iter().map(|(.., flag)| flag).filter(|flag| **flag != libc::CLONE_NEWUSER);
+        return Ok(Some(vec![(others.sum(), "container's", pidfd)]));
     }
     let joined = differing(init.pid)?;
     // What was opened might be a stranger's otherwise.
     Ok(init.open()?.map(|_| joined))
 }
 
+/// What tells a process's namespace from others: the device and the number of its file in procfs
+/// (namespaces(7)).
+fn identity(process: impl Display, kind: &str) -> rustix::io::Result<(u64, u64)> {
+    rustix::fs::stat(format!("/proc/{process}/ns/{kind}")).map(|stat| (stat.st_dev, stat.st_ino))
+}
+
 /// The namespaces in which a process is and the caller isn't.
 fn differing(pid: u32) -> Result<Joined> {
     let mut differing = Vec::new();
-    for (name, flag) in IN_PROCFS {
-        let theirs = format!("/proc/{pid}/ns/{name}");
-        let what = || format!("open {theirs}");
-        let identity = |path: &str| rustix::fs::stat(path).map(|s| (s.st_dev, s.st_ino));
-        let own = match identity(&format!("/proc/self/ns/{name}")) {
+    for (_, _, name, flag) in KINDS {
+        let path = format!("/proc/{pid}/ns/{name}");
+        let what = || format!("open {path}");
+        let own = match identity("self", name) {
             // The kernel was built without this kind.
             Err(Errno::NOENT) => continue,
             other => other.context(what)?,
         };
-        let identity = match identity(&theirs) {
+        let theirs = match identity(pid, name) {
             Err(Errno::ACCESS) => {
                 let why = "an ordinary user can enter a container only once it has been started; \
                            until then its process is hidden";
@@ -248,10 +234,10 @@ fn differing(pid: u32) -> Result<Joined> {
             }
             other => other.context(what)?,
         };
-        if identity == own {
+        if theirs == own {
             continue;
         }
-        let fd = rustix::fs::open(&theirs, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let fd = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         differing.push((flag, name, fd.context(what)?));
     }
     Ok(differing)
@@ -264,10 +250,10 @@ pub(crate) fn join(flags: i32, name: &str, fd: &OwnedFd) -> Result<()> {
     match set(flags, fd) {
         // The kernel was built without one of these kinds; it has changed nothing.
         Err(Errno::INVAL) if several => {
-            let wanted = IN_PROCFS.iter().filter(|(_, flag)| flags & flag != 0);
-            let exists = |name: &str| Path::new("/proc/self/ns").join(name).exists();
-            let there: Vec<_> = wanted.filter(|(name, _)| exists(name)).collect();
-            there.into_iter().try_for_each(|(_, flag)| set(*flag, fd)).context(what)
+            let wanted = KINDS.iter().filter(|(.., flag)| flags & flag != 0);
+            let exists = |name: &str| identity("self", name).is_ok();
+            let there: Vec<_> = wanted.filter(|(_, _, name, _)| exists(name)).collect();
+            there.into_iter().try_for_each(|(.., flag)| set(*flag, fd)).context(what)
         }
         other => other.context(what),
     }
