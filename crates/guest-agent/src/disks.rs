@@ -63,7 +63,7 @@ impl ContainersDisks {
 }
 
 fn failed(error: anyhow::Error) -> Failure {
-    Failure::Other(error.chain().map(ToString::to_string).collect())
+    Failure::from_error(error.as_ref())
 }
 
 impl Disks {

@@ -37,7 +37,7 @@ pub async fn run<T: Serialize + DeserializeOwned>(
     match result {
         Ok(Some(outcome)) => outcome,
         Ok(None) => Err(Failure::Other(vec!["the engine's process ended without a word".into()])),
-        Err(error) => Err(Failure::Other(error.chain().map(ToString::to_string).collect())),
+        Err(error) => Err(Failure::from_error(error.as_ref())),
     }
 }
 

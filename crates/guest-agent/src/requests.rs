@@ -117,11 +117,11 @@ async fn answer(server: &Rc<Server>, request: Request) -> Result<Reply, Failure>
         Request::DeleteProcess(key) => server.forget(&key).map(done),
         Request::ConfigureNetwork(network) => match network::configure(*network).await {
             Ok(()) => Ok(Reply::Done),
-            Err(error) => Err(Failure::Other(error.chain().map(ToString::to_string).collect())),
+            Err(error) => Err(Failure::from_error(error.as_ref())),
         },
         Request::UseHardware(wanted) => match hardware::take_into_use(wanted).await {
             Ok(()) => Ok(Reply::Done),
-            Err(error) => Err(Failure::Other(error.chain().map(ToString::to_string).collect())),
+            Err(error) => Err(Failure::from_error(error.as_ref())),
         },
         Request::Ping => Ok(Reply::Done),
         Request::Sync => {

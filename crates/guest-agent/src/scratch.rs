@@ -41,7 +41,7 @@ impl Scratch {
         };
         let lower = Volume::mount(root.path())?;
         let mounted = mount_over(node, root.path(), directory)
-            .map_err(|error| Failure::Other(error.chain().map(ToString::to_string).collect()))?;
+            .map_err(|error| Failure::from_error(error.as_ref()))?;
         let (disk, overlay) = mounted;
         root.set_path(overlay.0.clone());
         Ok(Self { _overlay: overlay, _disk: disk, _lower: lower })
