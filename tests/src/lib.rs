@@ -3,6 +3,7 @@
 
 mod bundle;
 pub mod cgroups;
+pub mod config;
 pub mod daemons;
 mod host;
 mod leaks;

@@ -1,25 +1,13 @@
 //! Further values of `config.json` that are each right in themselves, but not together, or not on
 //! this system: each is refused by the name of its field, and nothing is left.
 
-use runhcs_tests::{Bundle, Harness, Isolation};
+use runhcs_tests::config::{self, id_mappings};
 use serde_json::{Value, json};
 
 /// Tries each of `rows`: a JSON merge patch (RFC 7396), and what the error must say.
 #[track_caller]
 fn refused(name: &str, rows: &[(Value, &str)]) {
-    Harness::run(Isolation::Process, name, |h| {
-        let mut wrong = Vec::new();
-        for (patch, field) in rows {
-            let bundle = Bundle::new(h, "box", &["true"]).edit(|config| merge(config, patch));
-            let outcome = h.new_container(&["create"], &bundle, "box");
-            if outcome.code != 1 || !outcome.stderr.contains(field) {
-                wrong.push(format!("{patch} → {field}: {} {}", outcome.code, outcome.stderr));
-                h.runhcs(&["delete", "--force", "box"]);
-            }
-            std::fs::remove_dir_all(bundle.path()).unwrap();
-        }
-        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    });
+    config::refused(name, rows, merge);
 }
 
 fn merge(target: &mut Value, patch: &Value) {
@@ -35,10 +23,6 @@ fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
-fn ids(container: u32, host: u32, size: u32) -> Value {
-    json!([{ "containerID": container, "hostID": host, "size": size }])
-}
-
 #[test]
 fn of_namespaces_and_ids() {
     let kinds = |more: Value| {
@@ -51,7 +35,7 @@ fn of_namespaces_and_ids() {
             "process": process,
             "linux": {
                 "namespaces": kinds(json!({ "type": "user" })),
-                "uidMappings": ids(0, 0, 100), "gidMappings": ids(0, 0, 100),
+                "uidMappings": id_mappings(0, 0, 100), "gidMappings": id_mappings(0, 0, 100),
             },
         })
     };
@@ -109,10 +93,10 @@ fn of_mounts() {
     refused(
         "mounts",
         &[
-            (mapped(ids(0, 0, 0), ids(0, 0, 1)), "mounts[0].uidMappings[0]"),
-            (mapped(ids(0, 0, 1), ids(0, u32::MAX, 2)), "mounts[0].gidMappings[0]"),
-            (mapped(ids(0, 0, 1), json!([])), "mounts[0].gidMappings"),
-            (mapped(json!([]), ids(0, 0, 1)), "mounts[0].uidMappings"),
+            (mapped(id_mappings(0, 0, 0), id_mappings(0, 0, 1)), "mounts[0].uidMappings[0]"),
+            (mapped(id_mappings(0, 0, 1), id_mappings(0, u32::MAX, 2)), "mounts[0].gidMappings[0]"),
+            (mapped(id_mappings(0, 0, 1), json!([])), "mounts[0].gidMappings"),
+            (mapped(json!([]), id_mappings(0, 0, 1)), "mounts[0].uidMappings"),
             (
                 mount(json!({ "destination": "/x", "type": "tmpfs", "options": ["tmpcopyup=1"] })),
                 "mounts[0]",

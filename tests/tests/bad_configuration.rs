@@ -2,7 +2,7 @@
 //! name of its field, and nothing is left. (Wrong types are refused by the `spec` crate, whose own
 //! tests try each field.)
 
-use runhcs_tests::{Bundle, Harness, Isolation};
+use runhcs_tests::config;
 use serde_json::{Value, json};
 
 /// Puts a value at a pointer, with the objects on the way.
@@ -17,22 +17,10 @@ fn put(config: &mut Value, pointer: &str, value: Value) {
 /// Tries each of `rows`: fields and their values, and what the error must say.
 #[track_caller]
 fn refused(name: &str, rows: &[(Value, &str)]) {
-    Harness::run(Isolation::Process, name, |h| {
-        let mut wrong = Vec::new();
-        for (values, field) in rows {
-            let bundle = Bundle::new(h, "box", &["true"]).edit(|config| {
-                for (pointer, value) in values.as_object().unwrap() {
-                    put(config, pointer, value.clone());
-                }
-            });
-            let outcome = h.new_container(&["create"], &bundle, "box");
-            if outcome.code != 1 || !outcome.stderr.contains(field) {
-                wrong.push(format!("{values} → {field}: {} {}", outcome.code, outcome.stderr));
-                h.runhcs(&["delete", "--force", "box"]);
-            }
-            std::fs::remove_dir_all(bundle.path()).unwrap();
+    config::refused(name, rows, |config, values| {
+        for (pointer, value) in values.as_object().unwrap() {
+            put(config, pointer, value.clone());
         }
-        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     });
 }
 

@@ -1,16 +1,9 @@
 //! What a process may do: its ids, capabilities, limits and priorities, as the configuration says,
 //! by what procfs shows of it.
 
+use runhcs_tests::config::{in_user_namespace, run_script};
 use runhcs_tests::{Bundle, Harness, Isolation, in_both};
-use serde_json::{Value, json};
-
-/// Runs a script with an edited configuration; returns what it printed.
-fn run(h: &Harness, script: &str, change: impl FnOnce(&mut Value)) -> String {
-    let bundle = Bundle::new(h, "box", &["sh", "-c", script]).edit(change);
-    let run = h.new_container(&["run"], &bundle, "box").ok();
-    std::fs::remove_dir_all(bundle.path()).unwrap();
-    run.stdout
-}
+use serde_json::json;
 
 /// Every kind of limit, its name in `/proc/self/limits` (proc_pid_limits(5)), and a value for soft
 /// and hard. None is higher than a host without CAP_SYS_RESOURCE has it.
@@ -64,7 +57,7 @@ in_both!(each_set_of_capabilities_is_as_asked, |h: &Harness| {
     let script = "grep ^Cap /proc/self/status";
     let bit = |number: u32| 1_u64 << number;
     let (chown, kill, net_raw, chroot) = (bit(0), bit(5), bit(13), bit(18));
-    let printed = run(h, script, |config| {
+    let printed = run_script(h, script, |config| {
         config["process"]["capabilities"] = json!({
             "bounding": ["CAP_CHOWN", "CAP_KILL", "CAP_NET_RAW", "CAP_SYS_CHROOT"],
             "permitted": ["CAP_CHOWN", "CAP_KILL", "CAP_NET_RAW"],
@@ -84,7 +77,7 @@ in_both!(each_set_of_capabilities_is_as_asked, |h: &Harness| {
     for name in ["CapPrm", "CapEff", "CapInh", "CapAmb"] {
         assert_eq!(set(name), net_raw, "{name}: {printed}");
     }
-    let printed = run(h, script, |config| {
+    let printed = run_script(h, script, |config| {
         config["process"]["capabilities"] = json!({
             "bounding": ["CAP_CHOWN", "CAP_KILL"],
             "permitted": ["CAP_CHOWN", "CAP_KILL"],
@@ -96,14 +89,14 @@ in_both!(each_set_of_capabilities_is_as_asked, |h: &Harness| {
         assert!(line.ends_with(&format!("{expected:016x}")), "{printed}");
     }
     // None at all.
-    let printed = run(h, script, |config| config["process"]["capabilities"] = json!({}));
+    let printed = run_script(h, script, |config| config["process"]["capabilities"] = json!({}));
     assert!(printed.lines().all(|line| line.ends_with("0000000000000000")), "{printed}");
 });
 
 in_both!(ids_and_groups_are_as_asked, |h: &Harness| {
     let script = "grep -E '^(Uid|Gid|Groups|Umask|NoNewPrivs):' /proc/self/status
         cat /proc/self/oom_score_adj; ionice";
-    let printed = run(h, script, |config| {
+    let printed = run_script(h, script, |config| {
         config["process"]["user"] = json!({ "uid": 7, "gid": 8, "additionalGids": [9, 10, 4_000_000_000_u32], "umask": 0o27 });
         config["process"]["oomScoreAdj"] = json!(345);
         config["process"]["noNewPrivileges"] = json!(true);
@@ -120,7 +113,7 @@ in_both!(ids_and_groups_are_as_asked, |h: &Harness| {
     ] {
         assert!(printed.lines().any(|found| found == line), "{line:?} in {printed}");
     }
-    let printed = run(h, script, |config| {
+    let printed = run_script(h, script, |config| {
         config["process"]["noNewPrivileges"] = json!(false);
         config["process"]["ioPriority"] = json!({ "class": "IOPRIO_CLASS_BE", "priority": 0 });
     });
@@ -130,7 +123,7 @@ in_both!(ids_and_groups_are_as_asked, |h: &Harness| {
     assert!(printed.ends_with("best-effort: prio 0\n"), "{printed}");
     // Real time needs a privilege that this host may lack.
     if h.isolation == Isolation::Vm {
-        let printed = run(h, "ionice", |config| {
+        let printed = run_script(h, "ionice", |config| {
             config["process"]["ioPriority"] = json!({ "class": "IOPRIO_CLASS_RT", "priority": 3 });
         });
         assert_eq!(printed, "realtime: prio 3\n");
@@ -138,20 +131,14 @@ in_both!(ids_and_groups_are_as_asked, |h: &Harness| {
 });
 
 in_both!(a_user_namespace_may_forbid_groups_or_not_have_them, |h: &Harness| {
-    let owned = |config: &mut Value| {
-        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
-        let ids = json!([{ "containerID": 0, "hostID": 0, "size": 1000 }]);
-        config["linux"]["uidMappings"] = ids.clone();
-        config["linux"]["gidMappings"] = ids;
-    };
     let script = "grep -E '^(Groups):' /proc/self/status; cat /proc/self/setgroups";
-    let printed = run(h, script, |config| {
-        owned(config);
+    let printed = run_script(h, script, |config| {
+        in_user_namespace(config, 0, 1000);
         config["process"]["user"] = json!({ "uid": 7, "gid": 8, "additionalGids": [9, 999] });
     });
     assert_eq!(printed, "Groups:\t9 999 \nallow\n");
     let bundle = Bundle::new(h, "box", &["true"]).edit(|config| {
-        owned(config);
+        in_user_namespace(config, 0, 1000);
         config["process"]["user"]["additionalGids"] = json!([9, 1000]);
     });
     let outcome = h.new_container(&["create"], &bundle, "box");

@@ -1,6 +1,7 @@
 //! Device nodes: those that every container has, those of `linux.devices`, and those of a user
 //! namespace, which the kernel lets make none.
 
+use runhcs_tests::config::in_user_namespace;
 use runhcs_tests::{Bundle, Harness, Isolation, in_both};
 use serde_json::{Value, json};
 
@@ -19,18 +20,11 @@ const LIST_DEFAULTS: &str = "cd /dev
     for l in fd stdin stdout stderr ptmx; do readlink $l; done
     head -c 3 zero | wc -c; echo x 2>/dev/null >full || echo full; echo x >null";
 
-fn in_user_namespace(config: &mut Value) {
-    config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
-    let ids = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
-    config["linux"]["uidMappings"] = ids.clone();
-    config["linux"]["gidMappings"] = ids;
-}
-
 in_both!(every_container_has_the_default_devices, |h: &Harness| {
     for user_namespace in [false, true] {
         let bundle = Bundle::new(h, "box", &["sh", "-c", LIST_DEFAULTS]).edit(|config| {
             if user_namespace {
-                in_user_namespace(config);
+                in_user_namespace(config, 0, 65536);
             }
         });
         let printed = h.new_container(&["run"], &bundle, "box").ok().stdout;
@@ -84,7 +78,7 @@ fn a_user_namespace_gets_the_hosts_devices_as_mounts() {
             let script = "grep ' /dev/null ' /proc/self/mountinfo | wc -l
                 stat -c '%F %a' /dev/pipe; head -c 1 /dev/zero | wc -c";
             Bundle::new(h, name, &["sh", "-c", script]).edit(|config| {
-                in_user_namespace(config);
+                in_user_namespace(config, 0, 65536);
                 let pipe = json!({ "path": "/dev/pipe", "type": "p", "fileMode": 0o600 });
                 config["linux"]["devices"] = json!([device, pipe]);
             })

@@ -1,6 +1,7 @@
 //! `linux.maskedPaths` and `linux.readonlyPaths`: of files, directories, mounts, and what is not
 //! there, also where the container's root would have the right to undo them.
 
+use runhcs_tests::config::in_user_namespace;
 use runhcs_tests::{Bundle, Harness, in_both};
 use serde_json::json;
 
@@ -21,13 +22,7 @@ in_both!(paths_are_hidden_or_kept_from_being_written, |h: &Harness| {
             });
             config["mounts"].as_array_mut().unwrap().push(tmpfs);
             if user_namespace {
-                config["linux"]["namespaces"]
-                    .as_array_mut()
-                    .unwrap()
-                    .push(json!({ "type": "user" }));
-                let ids = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
-                config["linux"]["uidMappings"] = ids.clone();
-                config["linux"]["gidMappings"] = ids;
+                in_user_namespace(config, 0, 65536);
             }
         });
         let root = bundle.path().join("rootfs");

@@ -5,15 +5,12 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 use std::process::Command;
 
+use runhcs_tests::config::{id_mappings, in_user_namespace};
 use runhcs_tests::{Bundle, Harness, Isolation, in_both};
 use serde_json::{Value, json};
 
 fn add(config: &mut Value, mount: Value) {
     config["mounts"].as_array_mut().unwrap().push(mount);
-}
-
-fn ids(container: u32, host: u32, size: u32) -> Value {
-    json!([{ "containerID": container, "hostID": host, "size": size }])
 }
 
 /// A directory with a file that belongs to somebody.
@@ -40,7 +37,7 @@ in_both!(an_id_mapped_mount_shows_and_makes_other_owners, |h: &Harness| {
             config,
             json!({
                 "destination": "/data", "source": volume, "options": ["bind", "idmap"],
-                "uidMappings": ids(1000, 0, 10), "gidMappings": ids(1000, 0, 10),
+                "uidMappings": id_mappings(1000, 0, 10), "gidMappings": id_mappings(1000, 0, 10),
             }),
         );
         add(config, json!({ "destination": "/plain", "source": volume, "options": ["bind"] }));
@@ -64,7 +61,7 @@ fn an_id_mapped_source_may_be_what_was_mounted_in_the_root() {
                 config,
                 json!({
                     "destination": "/second", "source": first, "options": ["bind", "idmap"],
-                    "uidMappings": ids(1000, 0, 10), "gidMappings": ids(1000, 0, 10),
+                    "uidMappings": id_mappings(1000, 0, 10), "gidMappings": id_mappings(1000, 0, 10),
                 }),
             );
         });
@@ -77,7 +74,7 @@ in_both!(a_user_namespace_lends_its_ids_to_a_mount, |h: &Harness| {
     let volume = volume(h, "volume", 0);
     let script = "stat -c %u:%g /data/old /plain/old; touch /data/new && stat -c %u:%g /data/new";
     let bundle = Bundle::new(h, "box", &["sh", "-c", script]).edit(|config| {
-        in_user_namespace(config);
+        in_user_namespace(config, 100_000, 65536);
         add(
             config,
             json!({ "destination": "/data", "source": volume, "options": ["rbind", "ridmap"] }),
@@ -222,7 +219,7 @@ in_both!(what_is_wrong_with_a_mount_is_named_by_its_field, |h: &Harness| {
         (json!({ "source": "/tmp", "options": ["bind", "nonsense"] }), "mounts[7].options[1]"),
         (json!({ "source": "/tmp", "options": ["bind", "idmap"] }), "mounts[7].options"),
         (
-            json!({ "source": "/tmp", "options": ["bind"], "uidMappings": ids(0, 0, 1) }),
+            json!({ "source": "/tmp", "options": ["bind"], "uidMappings": id_mappings(0, 0, 1) }),
             "mounts[7].gidMappings",
         ),
         (json!({ "options": ["remount", "ro"], "type": "x" }), "mounts[7]: change the mount on /x"),
@@ -284,7 +281,7 @@ fn mounts_are_shared_in_the_container_if_they_are_to_be() {
             let name = format!("bundle-{user}");
             let bundle = Bundle::new(h, &name, &["cat", "/proc/self/mountinfo"]).edit(|config| {
                 if user {
-                    in_user_namespace(config);
+                    in_user_namespace(config, 100_000, 65536);
                 }
                 for kind in ["shared", "slave", "private"] {
                     let destination = format!("/{kind}");
@@ -306,12 +303,6 @@ fn mounts_are_shared_in_the_container_if_they_are_to_be() {
     });
 }
 
-fn in_user_namespace(config: &mut Value) {
-    config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
-    config["linux"]["uidMappings"] = ids(0, 100_000, 65536);
-    config["linux"]["gidMappings"] = ids(0, 100_000, 65536);
-}
-
 /// So that the container's root may enter the bundle, and make mount points.
 fn give_to_user_namespace(h: &Harness, bundle: &Bundle) {
     std::fs::set_permissions(h.path(""), std::os::unix::fs::PermissionsExt::from_mode(0o755))
@@ -331,7 +322,7 @@ in_both!(root_of_a_user_namespace_gets_sources_that_it_can_not_reach, |h: &Harne
     std::fs::set_permissions(&volume, mode).unwrap();
     let script = "cat /one/file /two/file /file; cat /one/../old";
     let bundle = Bundle::new(h, "box", &["sh", "-c", script]).edit(|config| {
-        in_user_namespace(config);
+        in_user_namespace(config, 100_000, 65536);
         for name in ["one", "two"] {
             let (source, destination) = (volume.join(name), format!("/{name}"));
             add(
@@ -356,7 +347,7 @@ fn root_of_a_user_namespace_can_not_uncover_what_the_host_has_covered() {
         let script = "umount /data/below; mount -o remount,bind,rw /data/below
             ls /data/below; touch /data/below/new; true";
         let bundle = Bundle::new(h, "box", &["sh", "-c", script]).edit(|config| {
-            in_user_namespace(config);
+            in_user_namespace(config, 100_000, 65536);
             for set in ["bounding", "effective", "permitted"] {
                 config["process"]["capabilities"][set] = json!(["CAP_SYS_ADMIN"]);
             }

@@ -1,15 +1,8 @@
 //! What a container's process is given, from the command line, in both isolations.
 
+use runhcs_tests::config::run_script;
 use runhcs_tests::{Bundle, Harness, Isolation, in_both};
 use serde_json::{Value, json};
-
-/// Runs a script with an edited configuration; returns what it printed.
-fn run(h: &Harness, script: &str, change: impl FnOnce(&mut Value)) -> String {
-    let bundle = Bundle::new(h, "box", &["sh", "-c", script]).edit(change);
-    let run = h.new_container(&["run"], &bundle, "box").ok();
-    std::fs::remove_dir_all(bundle.path()).unwrap();
-    run.stdout
-}
 
 /// A field of `/proc/self/stat` by its number (proc_pid_stat(5)); the command's name has no space.
 fn stat(field: usize) -> String {
@@ -19,8 +12,9 @@ fn stat(field: usize) -> String {
 in_both!(scheduling_is_as_asked, |h: &Harness| {
     // Fields 19 and 41: nice, policy.
     let script = format!("{}; {}", stat(19), stat(41));
-    let policy =
-        |scheduler: Value| run(h, &script, |config| config["process"]["scheduler"] = scheduler);
+    let policy = |scheduler: Value| {
+        run_script(h, &script, |config| config["process"]["scheduler"] = scheduler)
+    };
     assert_eq!(policy(json!({ "policy": "SCHED_BATCH", "nice": 5 })), "5\n3\n");
     let flags = json!(["SCHED_FLAG_RESET_ON_FORK"]);
     // What it forks has no better priority than usual, and `cut` is forked.
@@ -37,10 +31,10 @@ in_both!(scheduling_is_as_asked, |h: &Harness| {
                                "deadline": deadline, "period": deadline });
         // A process with a deadline can't fork (sched(7)).
         let script = "read -r line </proc/self/stat; set -- $line; echo ${41}";
-        let policy = run(h, script, |config| config["process"]["scheduler"] = deadline);
+        let policy = run_script(h, script, |config| config["process"]["scheduler"] = deadline);
         assert_eq!(policy, "6\n");
     }
-    let priority = run(h, "ionice", |config| {
+    let priority = run_script(h, "ionice", |config| {
         config["process"]["ioPriority"] = json!({ "class": "IOPRIO_CLASS_BE", "priority": 6 });
     });
     assert_eq!(priority, "best-effort: prio 6\n");
@@ -89,11 +83,11 @@ in_both!(a_further_process_runs_where_it_is_told_to, |h: &Harness| {
 });
 
 in_both!(a_32_bit_personality, |h: &Harness| {
-    let machine = run(h, "uname -m", |config| {
+    let machine = run_script(h, "uname -m", |config| {
         config["linux"]["personality"] = json!({ "domain": "LINUX32" });
     });
     assert_eq!(machine, "i686\n");
-    let machine = run(h, "uname -m", |config| {
+    let machine = run_script(h, "uname -m", |config| {
         config["linux"]["personality"] = json!({ "domain": "LINUX" });
     });
     assert_ne!(machine, "i686\n");
@@ -101,7 +95,9 @@ in_both!(a_32_bit_personality, |h: &Harness| {
 
 in_both!(memory_comes_from_the_nodes_that_are_asked_for, |h: &Harness| {
     let map = |policy: Value| {
-        run(h, "head -n 1 /proc/self/numa_maps", |config| config["linux"]["memoryPolicy"] = policy)
+        run_script(h, "head -n 1 /proc/self/numa_maps", |config| {
+            config["linux"]["memoryPolicy"] = policy
+        })
     };
     let bound = map(json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"] }));
     assert_eq!(bound.split_whitespace().nth(1), Some("bind=static:0"), "{bound}");
@@ -140,7 +136,7 @@ in_both!(clocks_of_a_time_namespace, |h: &Harness| {
     h.runhcs(&["delete", "--force", "box"]).ok();
     std::fs::remove_dir_all(bundle.path()).unwrap();
     // The next container has the host's clocks again.
-    let after = run(h, "cat /proc/uptime", |_| {});
+    let after = run_script(h, "cat /proc/uptime", |_| {});
     assert!(uptime(after) < 1_000_000.0);
 });
 
@@ -205,7 +201,7 @@ in_both!(what_cannot_be_is_named_by_its_field, |h: &Harness| {
 
 in_both!(kernel_parameters_are_the_containers_own, |h: &Harness| {
     let script = "cd /proc/sys; cat kernel/shmmni net/ipv4/ip_forward kernel/domainname";
-    let printed = run(h, script, |config| {
+    let printed = run_script(h, script, |config| {
         config["linux"]["sysctl"] = json!({
             "kernel.shmmni": "77", "net/ipv4/ip_forward": "1", "kernel.domainname": "example"
         });

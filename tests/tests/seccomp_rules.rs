@@ -1,19 +1,17 @@
 //! What `linux.seccomp` can say: each comparison, each action that the tests of the agent don't
 //! need, each flag.
 
+use runhcs_tests::config::run_script;
 use runhcs_tests::{Bundle, Harness, Isolation, in_both};
 use serde_json::{Value, json};
 
 /// Runs a script under a filter that lets all through but what `rules` say.
 fn run(h: &Harness, script: &str, more: &Value) -> String {
-    let bundle = Bundle::new(h, "box", &["sh", "-c", script]).edit(|config| {
+    run_script(h, script, |config| {
         let mut seccomp = json!({ "defaultAction": "SCMP_ACT_ALLOW" });
         seccomp.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         config["linux"]["seccomp"] = seccomp;
-    });
-    let run = h.new_container(&["run"], &bundle, "box").ok();
-    std::fs::remove_dir_all(bundle.path()).unwrap();
-    run.stdout
+    })
 }
 
 /// A rule for kill(2) by the signal's number.
