@@ -1,7 +1,7 @@
 //! What dies of a utility VM, and what hangs: its containers are seen as stopped, whoever asks learns
 //! why, and everything can be deleted.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use runhcs_tests::{Bundle, Harness, Isolation, Outcome, eventually, wait};
@@ -37,22 +37,27 @@ fn process(h: &Harness, text: &str) -> String {
 /// for.
 struct Pod<'a> {
     h: &'a Harness,
-    member: (Child, (std::path::PathBuf, std::path::PathBuf)),
+    /// Where the sandbox's standard error goes.
+    sandbox_errors: PathBuf,
+    member: (Child, (PathBuf, PathBuf)),
 }
 
 impl<'a> Pod<'a> {
     fn new(h: &'a Harness, change: impl FnOnce(&mut serde_json::Value)) -> Self {
         let id = h.token.as_str();
         let sandbox = Bundle::new(h, "sandbox", &["sleep", "1000"]).in_pod("sandbox", id);
-        h.new_container(&["run", "--detach"], &sandbox.edit(change), id).ok();
+        let sandbox = sandbox.edit(change);
+        let path = sandbox.path().to_str().unwrap();
+        let run = ["run", "--detach", "--isolation", "vm", "--bundle", path, id];
+        let (run, files) = h.spawn(h.command(&run));
+        let sandbox_errors = files.1.clone();
+        wait(run, files).ok();
         let program = ["sh", "-c", "echo ready; sleep 1000"];
         let member = Bundle::new(h, "member", &program).in_pod("container", id);
         let path = member.path().to_str().unwrap().to_owned();
         let member = h.spawn(h.command(&["run", "--keep", "--bundle", &path, "member"]));
-        let output = member.1.0.clone();
-        let said = move || std::fs::read_to_string(&output).unwrap_or_default();
-        eventually(|| said() == "ready\n", || "the member doesn't run".into());
-        Self { h, member }
+        until_ready(&member.1.0);
+        Self { h, sandbox_errors, member }
     }
 
     /// The VM ends for this reason, its console saying this last: whoever waits for a process in it
@@ -87,6 +92,12 @@ impl<'a> Pod<'a> {
     }
 }
 
+/// Waits until a process whose output goes to this file has said that it is ready.
+fn until_ready(output: &Path) {
+    let said = || std::fs::read_to_string(output).unwrap_or_default();
+    eventually(|| said() == "ready\n", || format!("{} is {:?}", output.display(), said()));
+}
+
 /// What every guest's console says, with the options that these tests give it.
 const BOOT_LINE: &str = "PCI: Fatal: No config space access function found";
 /// The end of what Linux says when it gives up.
@@ -103,6 +114,26 @@ fn privileged(config: &mut serde_json::Value) {
     linux.remove("maskedPaths");
     linux.remove("readonlyPaths");
     linux["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "pid");
+}
+
+/// What ran in a VM that somebody shuts down ends as if killed; nobody has to be told of a loss.
+#[test]
+fn a_vm_that_is_shut_down_on_purpose() {
+    vm("shut down", |h| {
+        let id = h.token.as_str();
+        let pod = Pod::new(h, unchanged);
+        let further = h.spawn(h.command(&["exec", id, "sh", "-c", "echo ready; sleep 1000"]));
+        until_ready(&further.1.0);
+        h.runhcs(&["delete", "--force", id]).ok();
+        for (child, files) in [pod.member, further] {
+            let ended = wait(child, files);
+            assert_eq!((ended.code, ended.stderr.as_str()), (137, ""), "{ended:?}");
+        }
+        assert_eq!(std::fs::read_to_string(pod.sandbox_errors).unwrap(), "");
+        h.runhcs(&["delete", "member"]).ok();
+        let log = std::fs::read_to_string(h.path("log")).unwrap();
+        assert!(!log.contains("level=error"), "{log}");
+    });
 }
 
 #[test]

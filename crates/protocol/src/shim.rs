@@ -4,6 +4,7 @@
 //! Descriptors travel with the first byte of the message that names them (`SCM_RIGHTS`, unix(7)),
 //! in the order in which the message lists them.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
@@ -112,8 +113,27 @@ pub enum AttachedRequest {
 pub enum AttachedEvent {
     /// The process has ended.
     Exited(ExitStatus),
-    /// The VM has ended under it; the text says what died and what its console said last.
-    VmLost(String),
+    /// The VM has ended under it.
+    VmEnded(VmEnd),
+}
+
+/// How a VM has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum VmEnd {
+    /// Somebody wanted it to.
+    ShutDown,
+    /// Nobody wanted it to; the text says what died and what its console said last.
+    Lost(String),
+}
+
+impl fmt::Display for VmEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ShutDown => f.write_str("the virtual machine was shut down"),
+            Self::Lost(reason) => f.write_str(reason),
+        }
+    }
 }
 
 /// The VM shim's answer.
@@ -132,8 +152,8 @@ pub enum Reply {
     StandIns(Vec<StandIn>),
     /// About the VM.
     Info(Info),
-    /// The VM is gone, or never came up.
-    VmLost(String),
+    /// The VM is gone.
+    VmEnded(VmEnd),
     /// The shim itself couldn't do as asked.
     Failed(Failure),
 }

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use runhcs_compute::{Error, ExitStatus, Result, Signal};
 use runhcs_protocol::frame::{self, FrameError, HEADER, MAX_REPLY};
 use runhcs_protocol::guest::{ProcessKey, TerminalSize};
-use runhcs_protocol::shim::{AttachedEvent, AttachedRequest};
+use runhcs_protocol::shim::{AttachedEvent, AttachedRequest, VmEnd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
@@ -127,7 +127,10 @@ impl Attachment {
             if ready.control && ended.is_none() {
                 ended = match control.event().map_err(failed)? {
                     Some(AttachedEvent::Exited(status)) => Some(status),
-                    Some(AttachedEvent::VmLost(reason)) => {
+                    Some(AttachedEvent::VmEnded(VmEnd::ShutDown)) => {
+                        return Ok(Ended::by_shutdown());
+                    }
+                    Some(AttachedEvent::VmEnded(VmEnd::Lost(reason))) => {
                         return Err(Error::failed(
                             format!("{process} was lost with its virtual machine"),
                             reason,
@@ -153,6 +156,13 @@ pub struct Ended<'a> {
 /// a child has it that was started in the background.
 #[derive(Debug)]
 pub struct LeftBehind<'a>(Vec<Copy<'a>>);
+
+impl Ended<'_> {
+    /// Shutting a VM down kills all that runs in it.
+    fn by_shutdown() -> Self {
+        Self { status: ExitStatus::Signaled(Signal::KILL.number()), left_behind: None }
+    }
+}
 
 impl<'a> LeftBehind<'a> {
     fn of(mut copies: Vec<Copy<'a>>) -> Option<Self> {

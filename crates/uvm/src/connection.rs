@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use runhcs_protocol::frame::{self, FrameError};
-use runhcs_protocol::shim::{Reply, Request};
+use runhcs_protocol::shim::{Reply, Request, VmEnd};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -30,7 +30,7 @@ pub enum Failed {
     NoShim,
     /// The VM has ended, as the shim says.
     #[error("{0}")]
-    VmLost(String),
+    VmEnded(VmEnd),
     /// There was no answer in time.
     #[error("the VM shim didn't answer within {} s", .0.as_secs())]
     Timeout(Duration),
@@ -59,7 +59,7 @@ pub fn ask(
     let stream = connect(dir)?;
     let mut timed = Timed { stream, until: Instant::now() + allowed, descriptors: Vec::new() };
     match timed.converse(request, descriptors) {
-        Ok(Reply::VmLost(reason)) => Err(Failed::VmLost(reason)),
+        Ok(Reply::VmEnded(end)) => Err(Failed::VmEnded(end)),
         Ok(reply) => {
             let Timed { stream, descriptors, .. } = timed;
             let unlimited = stream.set_read_timeout(None);

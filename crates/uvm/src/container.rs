@@ -137,7 +137,7 @@ fn is_part(part: &ProcessTable, after: u32) -> bool {
 
 fn is_vm_gone(error: &Error) -> bool {
     let Error::Failed { source, .. } = error else { return false };
-    matches!(source.downcast_ref(), Some(Failed::NoShim | Failed::VmLost(_)))
+    matches!(source.downcast_ref(), Some(Failed::NoShim | Failed::VmEnded(_)))
 }
 
 impl ComputeSystem for VmContainer {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::{Process, Spec};
 use runhcs_compute::{ContainerId, Error, Result};
 use runhcs_protocol::guest::{self, Failure, ProcessKey, TerminalSize};
-use runhcs_protocol::shim::{CreateContainer, Disk, Info, Reply, Request, StandIn};
+use runhcs_protocol::shim::{CreateContainer, Disk, Info, Reply, Request, StandIn, VmEnd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -77,32 +77,34 @@ impl Vm {
         self.is_locked(files::LOCK)
     }
 
-    /// Why the VM has ended without anybody's having asked for it; `None` if it lives, or was shut
-    /// down. What the shim said of it, or if the shim was killed, what the console said last.
-    pub fn obituary(&self) -> Option<String> {
+    /// How the VM has ended; `None` if it lives. If it is lost: what the shim said of it, or if the
+    /// shim was killed, what the console said last.
+    pub fn ended(&self) -> Option<VmEnd> {
         let alive = self.is_alive().ok()?;
         let mut text = Vec::new();
         let obituary = File::open(self.dir.join(files::OBITUARY))
             .and_then(|file| file.take(MAX_OBITUARY).read_to_end(&mut text));
         // It is written before anybody is told, by a shim that takes a moment more to end.
         if !text.is_empty() {
-            return Some(String::from_utf8_lossy(&text).into_owned());
+            return Some(VmEnd::Lost(String::from_utf8_lossy(&text).into_owned()));
         }
         if alive {
             return None;
         }
         if obituary.is_ok() {
-            return Some(self.with_console("the reason could not be written down"));
+            return Some(self.lost("the reason could not be written down"));
         }
         // A shim that ends by itself takes its socket away.
-        self.dir.join(files::SOCKET).symlink_metadata().ok()?;
-        Some(self.with_console("the VM shim was killed"))
+        if self.dir.join(files::SOCKET).symlink_metadata().is_ok() {
+            return Some(self.lost("the VM shim was killed"));
+        }
+        Some(VmEnd::ShutDown)
     }
 
-    fn with_console(&self, reason: &str) -> String {
+    fn lost(&self, reason: &str) -> VmEnd {
         let log = self.dir.join(files::CONSOLE);
         let lines = console::last_lines(&log).unwrap_or_default();
-        reason.to_owned() + &console::excerpt(lines, &log)
+        VmEnd::Lost(reason.to_owned() + &console::excerpt(lines, &log))
     }
 
     fn is_locked(&self, file: &str) -> Result<bool> {
@@ -226,7 +228,7 @@ impl Vm {
     pub fn shutdown(&self) -> Result<()> {
         match connection::ask(&self.dir, &Request::Shutdown, &[]) {
             Ok(Answered { reply: Reply::Guest(guest::Reply::Done), .. })
-            | Err(Failed::NoShim | Failed::VmLost(_)) => {}
+            | Err(Failed::NoShim | Failed::VmEnded(_)) => {}
             Ok(Answered { reply, .. }) => {
                 tracing::warn!(?reply, "the VM shim refuses to shut down; killing it");
                 self.kill()?;
@@ -329,7 +331,7 @@ impl Vm {
         let operation = format!("delete container {id} in the virtual machine");
         let request = Request::DeleteContainer(id.clone());
         match connection::ask(&self.dir, &request, &[]) {
-            Err(Failed::NoShim | Failed::VmLost(_)) => Ok(()),
+            Err(Failed::NoShim | Failed::VmEnded(_)) => Ok(()),
             Err(error) => Err(self.error(&operation, error)),
             Ok(answered) => match check(&operation, Some(id), answered.reply) {
                 Ok(guest::Reply::Done) | Err(Error::NotFound(_)) => Ok(()),
@@ -347,7 +349,10 @@ impl Vm {
             },
             Failed::NoShim => {
                 // Better than that there is none.
-                let error = self.obituary().map_or(Failed::NoShim, Failed::VmLost);
+                let error = match self.ended() {
+                    Some(lost @ VmEnd::Lost(_)) => Failed::VmEnded(lost),
+                    Some(VmEnd::ShutDown) | None => Failed::NoShim,
+                };
                 Error::failed(format!("cannot {operation}"), error)
             }
             error => Error::failed(format!("cannot {operation}"), error),

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail, ensure};
 use runhcs_protocol::frame;
 use runhcs_protocol::guest::{Envelope, Failure, FromAgent, Hello, Reply, Request};
+use runhcs_protocol::shim::VmEnd;
 use runhcs_protocol::template::Wake;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -20,8 +21,8 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::agent_log;
+use crate::ending::Ending;
 use crate::frames::FrameReader;
-use crate::lost::Lost;
 use crate::replies;
 
 /// Requests that may wait to be written; whoever adds another one waits.
@@ -90,14 +91,14 @@ struct Inner {
     heard: Cell<Instant>,
     /// Whether it has been silent for too long.
     hangs: Cell<bool>,
-    lost: Lost,
+    ending: Ending,
 }
 
 /// Why there is no answer.
 #[derive(Clone, Debug)]
 pub enum NoReply {
-    /// The VM is gone, and why.
-    Lost(String),
+    /// The VM is gone, and how.
+    Ended(VmEnd),
     /// The agent failed, or didn't answer in time.
     Failed(Failure),
 }
@@ -115,8 +116,8 @@ impl Drop for Open<'_> {
 }
 
 impl Agent {
-    /// Starts the conversation. Losing the connection ends the VM: `lost` hears of it.
-    pub fn start(greeted: Greeted, lost: Lost) -> Self {
+    /// Starts the conversation. Losing the connection ends the VM: `ending` hears of it.
+    pub fn start(greeted: Greeted, ending: Ending) -> Self {
         let (outgoing, queue) = mpsc::channel(OUTGOING);
         let inner = Inner {
             outgoing,
@@ -124,7 +125,7 @@ impl Agent {
             next: Cell::new(1),
             heard: Cell::new(Instant::now()),
             hangs: Cell::new(false),
-            lost: lost.clone(),
+            ending: ending.clone(),
         };
         let agent = Self(Rc::new(inner));
         let reading = agent.clone().read(greeted.reader);
@@ -134,7 +135,7 @@ impl Agent {
                 error = reading => error,
                 error = writing => error,
             };
-            lost.suspect(format!("the connection to the guest agent was lost: {error:#}"));
+            ending.suspect(format!("the connection to the guest agent was lost: {error:#}"));
         });
         agent
     }
@@ -208,7 +209,7 @@ impl Agent {
         };
         let reply = tokio::select! {
             Some(reply) = answered => reply,
-            reason = inner.lost.wait() => return Err(NoReply::Lost(reason)),
+            end = inner.ending.declared() => return Err(NoReply::Ended(end)),
         };
         match replies::check(request, reply) {
             Ok(Reply::Failed(failure)) => Err(NoReply::Failed(failure)),

@@ -41,8 +41,8 @@ pub async fn run(mut client: Client, pod: Rc<Pod>, process: ProcessKey) -> anyho
         let open = Open { process: process.clone(), stream: *stream };
         let opened = tokio::select! {
             opened = tokio::time::timeout(OPEN_DEADLINE, connect(&pod, &open)) => opened,
-            reason = pod.lost.wait() => {
-                return client.send(&Reply::VmLost(reason), &[]).await;
+            end = pod.ending.declared() => {
+                return client.send(&Reply::VmEnded(end), &[]).await;
             }
         };
         let failure = match opened {
@@ -117,7 +117,7 @@ async fn attend(mut client: Client, pod: &Rc<Pod>, process: &ProcessKey) -> anyh
     };
     let event = match ended {
         Ok(guest::Reply::Exited(status)) => AttachedEvent::Exited(status),
-        Err(NoReply::Lost(reason)) => AttachedEvent::VmLost(reason),
+        Err(NoReply::Ended(end)) => AttachedEvent::VmEnded(end),
         Ok(reply) => {
             tracing::warn!(%process, ?reply, "the guest agent's answer makes no sense");
             AttachedEvent::Exited(ExitStatus::Signaled(Signal::KILL.number()))
@@ -145,7 +145,7 @@ fn signal_process(process: &ProcessKey, signal: Signal) -> Request {
 fn ask_in_passing(pod: Rc<Pod>, request: Request) {
     tokio::task::spawn_local(async move {
         match pod.agent.call(&request, deadline::of(&request)).await {
-            Ok(_) | Err(NoReply::Lost(_)) => {}
+            Ok(_) | Err(NoReply::Ended(_)) => {}
             // Signals and sizes often come when the process has just ended.
             Err(NoReply::Failed(failure)) => tracing::debug!(?request, %failure, "not passed on"),
         }

@@ -93,7 +93,7 @@ impl Growth {
             Err(NoReply::Failed(why)) => {
                 return Err(anyhow!(why).context("the guest doesn't use what the VM was given"));
             }
-            Err(NoReply::Lost(why)) => bail!(why),
+            Err(NoReply::Ended(end)) => bail!("{end}"),
         }
         tracing::info!(from = ?has, to = ?now.hardware, "the virtual machine has grown");
         Ok(())

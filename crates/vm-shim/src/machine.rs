@@ -19,9 +19,9 @@ use crate::agent::{self, Agent, Greeted};
 use crate::child::Child;
 use crate::console::Console;
 use crate::disks::Disks;
+use crate::ending::Ending;
 use crate::growth::Growth;
 use crate::inherit::Inherit;
-use crate::lost::Lost;
 use crate::network::{Carried, Link, MICROVM_DEVICES};
 use crate::pod::{Hardware, Pod};
 use crate::qemu::accelerator::Usable;
@@ -74,7 +74,7 @@ impl Machine {
         launch: &Launch,
         log: &log::Options,
         dir: &Rc<VmDir>,
-        lost: &Lost,
+        ending: &Ending,
     ) -> anyhow::Result<(Self, Rc<Pod>)> {
         let started = Instant::now();
         let options = &launch.options;
@@ -137,11 +137,11 @@ impl Machine {
             network: network.as_ref().map(|(carried, _)| carried.path()),
             console_log: observer.console_log.clone(),
         };
-        let agent = Agent::start(greeted, lost.clone());
+        let agent = Agent::start(greeted, ending.clone());
         let network = match network {
             Some((carried, network)) => tokio::select! {
                 link = Link::start(agent.clone(), carried, network) => Some(link?),
-                reason = lost.suspected() => bail!(reason),
+                reason = ending.suspected() => bail!(reason),
             },
             None => None,
         };
@@ -151,20 +151,20 @@ impl Machine {
             growth: Growth::new(monitor.clone(), agent.clone(), options),
         };
         let pod =
-            Pod::new(agent, vsock.dialer, lost.clone(), info, share, hardware, network.clone());
+            Pod::new(agent, vsock.dialer, ending.clone(), info, share, hardware, network.clone());
         let machine = Self { qemu, virtiofs, vsock_ended: vsock.ended, monitor, observer, network };
         Ok((machine, Rc::new(pod)))
     }
 
     /// Waits until a part of the VM has ended, or somebody suspects so; says what happened.
-    pub async fn ended(&mut self, lost: &Lost) -> String {
+    pub async fn ended(&mut self, ending: &Ending) -> String {
         let what = tokio::select! {
             // QEMU first: when it ends, so do its devices.
             biased;
             what = self.qemu.ended() => what,
             what = self.virtiofs.ended() => self.cause(what).await,
             _ = &mut self.vsock_ended => self.cause("the vsock device ended".to_owned()).await,
-            what = lost.suspected() => self.cause(what).await,
+            what = ending.suspected() => self.cause(what).await,
         };
         let reason = self.monitor.shutdown_reason();
         let what = match reason.as_deref() {

@@ -18,9 +18,9 @@ use tokio::sync::Mutex;
 
 use crate::agent::{Agent, NoReply};
 use crate::disks::{Disks, Uses};
+use crate::ending::Ending;
 use crate::growth::Growth;
 use crate::limits::Limits;
-use crate::lost::Lost;
 use crate::network::Link;
 use crate::share::{ReadOnly, ShareTree, Shared, Tree};
 use crate::vsock::Dialer;
@@ -49,8 +49,8 @@ pub struct Pod {
     pub agent: Agent,
     /// For streams to the guest agent.
     pub dialer: Dialer,
-    /// Tells when the VM has ended.
-    pub lost: Lost,
+    /// Tells when the VM has ended, and how.
+    pub ending: Ending,
     /// About the VM.
     pub info: Info,
     network: Option<Rc<Link>>,
@@ -75,7 +75,7 @@ impl Pod {
     pub fn new(
         agent: Agent,
         dialer: Dialer,
-        lost: Lost,
+        ending: Ending,
         info: Info,
         share: ShareTree,
         hardware: Hardware,
@@ -84,7 +84,7 @@ impl Pod {
         Self {
             agent,
             dialer,
-            lost,
+            ending,
             info,
             network,
             share: RefCell::new(share),

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use anyhow::{Context, bail};
 use runhcs_protocol::guest::{self, Request};
-use runhcs_protocol::shim::Reply;
+use runhcs_protocol::shim::{Reply, VmEnd};
 use runhcs_uvm::{Launch, deadline};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::agent::NoReply;
-use crate::lost::Lost;
+use crate::ending::Ending;
 use crate::machine::Machine;
 use crate::pod::Pod;
 use crate::server::{self, Client};
@@ -79,9 +79,9 @@ fn enter(group: &Path) -> std::io::Result<()> {
 }
 
 async fn live(launch: Launch, log: log::Options, verdict: Verdict) -> anyhow::Result<()> {
-    let lost = Lost::new();
+    let ending = Ending::new();
     let booted = tokio::select! {
-        booted = boot(&launch, &log, &lost) => booted,
+        booted = boot(&launch, &log, &ending) => booted,
         watched = verdict.abandoned() => {
             watched.and_then(|()| bail!("the launching process has gone away"))
         }
@@ -109,12 +109,12 @@ struct Booted {
     pod: Rc<Pod>,
 }
 
-async fn boot(launch: &Launch, log: &log::Options, lost: &Lost) -> anyhow::Result<Booted> {
+async fn boot(launch: &Launch, log: &log::Options, ending: &Ending) -> anyhow::Result<Booted> {
     let dir = Rc::new(VmDir::claim(&launch.dir)?);
     let watch =
         watch(dir.watch()?, Interest::READABLE).context("cannot watch the VM's directory")?;
     let listener = server::listener(dir.listen()?)?;
-    let (machine, pod) = Machine::boot(launch, log, &dir, lost).await?;
+    let (machine, pod) = Machine::boot(launch, log, &dir, ending).await?;
     Ok(Booted { dir, watch, listener, machine, pod })
 }
 
@@ -126,34 +126,35 @@ async fn until_the_end(
     mut shutdown: mpsc::Receiver<Client>,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
-    let client = tokio::select! {
-        what = machine.ended(&pod.lost) => {
+    let (client, end) = tokio::select! {
+        what = machine.ended(&pod.ending) => {
             tracing::error!(reason = what, "the virtual machine is lost");
             if let Err(error) = dir.write_obituary(&what) {
                 tracing::warn!(error = format!("{error:#}"), "commands won't know why");
             }
-            pod.lost.declare(what.clone());
+            pod.ending.declare(VmEnd::Lost(what.clone()));
             machine.clear().await;
             give_clients_time().await;
             bail!(what);
         }
-        client = shutdown.recv() => client,
-        _ = terminate.recv() => None,
+        client = shutdown.recv() => (client, VmEnd::ShutDown),
+        _ = terminate.recv() => (None, VmEnd::ShutDown),
         gone = vanished(dir, watch) => {
             gone?;
-            tracing::warn!(dir = %dir.path().display(), "the VM's directory is gone");
-            None
+            let what = format!("the VM's directory {} is gone", dir.path().display());
+            tracing::warn!("{what}");
+            (None, VmEnd::Lost(what))
         }
     };
     tracing::info!("shutting the virtual machine down");
     let synced = tokio::select! {
         synced = pod.agent.call(&Request::Sync, deadline::of(&Request::Sync)) => synced,
-        reason = pod.lost.suspected() => Err(NoReply::Lost(reason)),
+        reason = pod.ending.suspected() => Err(NoReply::Ended(VmEnd::Lost(reason))),
     };
     if let Err(error) = synced {
         tracing::warn!(?error, "the guest may not have written everything back");
     }
-    pod.lost.declare("the virtual machine was shut down".to_owned());
+    pod.ending.declare(end);
     machine.quit().await;
     give_clients_time().await;
     if let Some(mut client) = client {
@@ -165,7 +166,7 @@ async fn until_the_end(
     Ok(())
 }
 
-/// Lets the tasks that serve clients tell them that the VM is lost. They need no input for that
+/// Lets the tasks that serve clients tell them that the VM has ended. They need no input for that
 /// but a turn each.
 async fn give_clients_time() {
     for _ in 0..16 {

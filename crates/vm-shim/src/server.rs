@@ -132,7 +132,7 @@ async fn converse(
 pub fn answer(result: Result<guest::Reply, NoReply>) -> Reply {
     match result {
         Ok(reply) => Reply::Guest(reply),
-        Err(NoReply::Lost(reason)) => Reply::VmLost(reason),
+        Err(NoReply::Ended(end)) => Reply::VmEnded(end),
         Err(NoReply::Failed(failure)) => Reply::Guest(guest::Reply::Failed(failure)),
     }
 }

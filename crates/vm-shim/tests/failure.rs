@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use runhcs_compute::{ComputeSystem, Scope, Signal, Status};
+use runhcs_protocol::shim::VmEnd;
 use runhcs_spec::Accelerator;
 use runhcs_uvm::{Vm, VmContainer};
 use support::{Pod, SHIM, chain, fake_image, image, process, rootfs, spec};
@@ -158,9 +159,9 @@ fn agents_that_misbehave_later() {
     assert!(error.contains("connection to the guest agent was lost"), "{error}");
     // Who is told of the end finds that it is written down, with what the console said.
     let said = "the fake agent is going to be: close";
-    let (log, obituary) = (pod.log(), vm.obituary());
+    let (log, obituary) = (pod.log(), vm.ended());
     assert!(log.contains("the virtual machine is lost") && log.contains(said), "{log}");
-    assert!(obituary.as_ref().is_some_and(|text| text.contains(said)), "{obituary:?}");
+    assert!(matches!(&obituary, Some(VmEnd::Lost(text)) if text.contains(said)), "{obituary:?}");
     pod.assert_gone(Duration::from_secs(5));
 
     // The host listens for the agent once.
@@ -229,7 +230,8 @@ fn agents_that_lie() {
     let error = create(&pod.launch());
     assert!(error.contains("question 4096, which nobody has asked"), "{error}");
     pod.assert_gone(Duration::from_secs(5));
-    assert!(Vm::at(pod.dir.path()).obituary().unwrap().contains("question 4096"));
+    let end = Vm::at(pod.dir.path()).ended();
+    assert!(matches!(&end, Some(VmEnd::Lost(text)) if text.contains("question 4096")), "{end:?}");
 
     // What it says can't fool a terminal.
     let pod = fake(image.path(), "escapes");

@@ -97,7 +97,7 @@ impl Link {
             Err(NoReply::Failed(why)) => {
                 return Err(anyhow!(why)).context("cannot set the guest's network up");
             }
-            Err(NoReply::Lost(why)) => bail!(why),
+            Err(NoReply::Ended(end)) => bail!("{end}"),
         }
         state.told = Some(network);
         Ok(())

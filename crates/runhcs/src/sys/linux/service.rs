@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use oci_spec::runtime::LinuxResources;
 use runhcs_compute::{ComputeSystem, OomNotice, Stats, Status};
 use runhcs_container::{Container, Init, Resources};
+use runhcs_protocol::shim::VmEnd;
 use runhcs_state::{Entry, Record, Store, VmPlace};
 use runhcs_uvm::{Vm, VmContainer};
 
@@ -77,10 +78,13 @@ impl Service {
         }
     }
 
-    /// How the VM of the container, which has stopped, has ended, if it has.
+    /// Why the VM of the container, which has stopped, is gone, if it is and nobody wanted it to.
     pub fn obituary(&self, record: &Record) -> Option<String> {
         match (self, &record.vm) {
-            (Self::Vm(container), _) => container.vm.obituary(),
+            (Self::Vm(container), _) => match container.vm.ended()? {
+                VmEnd::Lost(reason) => Some(reason),
+                VmEnd::ShutDown => None,
+            },
             (Self::None, Some(place)) => Some(format!("{} was deleted", place.host_id)),
             _ => None,
         }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use runhcs_compute::{ContainerId, Error};
 use runhcs_protocol::guest::ProcessKey;
+use runhcs_protocol::shim::VmEnd;
 use runhcs_uvm::{Ended, LeftBehind, LocalStdio, Vm};
 
 use super::cli::ShimArgs;
@@ -138,8 +139,12 @@ pub fn run(_globals: &Globals, args: &ShimArgs) -> Result<u8> {
             Ok(status.code())
         }
         Err(error) => {
-            let what = match why_lost(&Vm::at(&args.vm), &error) {
-                Some(reason) => {
+            let what = match vm_end(&Vm::at(&args.vm), &error) {
+                Some(VmEnd::ShutDown) => {
+                    tracing::info!(exec = args.exec, "the process has ended with its VM");
+                    return Ok(KILLED);
+                }
+                Some(VmEnd::Lost(reason)) => {
                     format!("container {} was lost with its virtual machine: {reason}", args.id)
                 }
                 None => format!("{:#}", anyhow::Error::from(error)),
@@ -188,8 +193,8 @@ fn let_go_of_stdio(left_behind: &LeftBehind<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Why the VM has ended, if its shim can't have said so any more.
-fn why_lost(vm: &Vm, error: &Error) -> Option<String> {
+/// How the VM has ended, if its shim can't have said so any more.
+fn vm_end(vm: &Vm, error: &Error) -> Option<VmEnd> {
     let disconnected =
         matches!(error, Error::Failed { source, .. } if source.is::<std::io::Error>());
     if !disconnected {
@@ -198,9 +203,9 @@ fn why_lost(vm: &Vm, error: &Error) -> Option<String> {
     // Its connections can close a moment before its lock.
     let until = Instant::now() + ENDING;
     loop {
-        let reason = vm.obituary();
-        if reason.is_some() || !vm.is_alive().unwrap_or(false) || Instant::now() > until {
-            return reason;
+        let end = vm.ended();
+        if end.is_some() || Instant::now() > until {
+            return end;
         }
         std::thread::sleep(Duration::from_millis(5));
     }
