@@ -2,7 +2,7 @@
 //! namespace of its own, which the kernel clears, and in a mount namespace.
 
 use std::ffi::CStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::prctl::set_pdeathsig;
@@ -137,22 +137,10 @@ fn leave_unified_hierarchy() -> Result<()> {
     rustix::mount::unmount(unified, UnmountFlags::empty()).context("unmount the v2 hierarchy")
 }
 
-/// A tmpfs for everybody's state, as /run is one.
-pub struct StateMount(PathBuf);
-
-impl StateMount {
-    /// Makes the directory, and mounts the tmpfs there.
-    pub fn new(path: PathBuf) -> Result<Self> {
-        std::fs::create_dir(&path)?;
-        rustix::mount::mount("tmpfs", &path, "tmpfs", MountFlags::empty(), None::<&CStr>)
-            .context("mount a tmpfs for the state")?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for StateMount {
-    fn drop(&mut self) {
-        // A benchmark that failed may have left a process with files in it.
-        let _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
-    }
+/// Makes a directory for everybody's state, and mounts a tmpfs there, as /run is one. It is there until
+/// the mount namespace ends, so that what a benchmark has left can be found.
+pub fn mount_state(path: &Path) -> Result<()> {
+    std::fs::create_dir(path)?;
+    rustix::mount::mount("tmpfs", path, "tmpfs", MountFlags::empty(), None::<&CStr>)
+        .context("mount a tmpfs for the state")
 }

@@ -30,6 +30,9 @@ struct Options {
     /// Samples of each candidate without a VM; none with 0.
     #[arg(long, default_value_t = 31)]
     rounds: usize,
+    /// Containers of a sample that has many in a row.
+    #[arg(long, default_value_t = 100)]
+    many: usize,
     /// Samples of each candidate where VMs boot.
     #[arg(long, default_value_t = 7)]
     vm_rounds: usize,
@@ -52,25 +55,19 @@ fn main() -> Result<()> {
 fn delete_all(runhcs: &Path, state: &Path) {
     for root in std::fs::read_dir(state).into_iter().flatten().flatten() {
         let name = root.file_name();
-        let program = if name == "runhcs" || name == "vm" { runhcs.as_os_str() } else { &name };
-        for entry in std::fs::read_dir(root.path()).into_iter().flatten().flatten() {
-            let mut command = std::process::Command::new(program);
-            command.arg("--root").arg(root.path()).args(["delete", "--force"]);
-            // What isn't a container's is refused.
-            let _ = command.arg(entry.file_name()).output();
-        }
+        let program = if name == "runhcs" || name == "vm" { runhcs } else { Path::new(&name) };
+        process::delete_all(program, &root.path());
     }
 }
 
 fn compare(options: &Options, runhcs: &Path, floor: &Path, work: &Path) -> Result<()> {
-    let state = confine::StateMount::new(work.join("state"))?;
+    confine::mount_state(&work.join("state"))?;
     if options.rounds > 0 {
-        process::compare(runhcs, floor, work, options.rounds)?;
+        process::compare(runhcs, floor, work, options.rounds, options.many)?;
     }
     if let (Some(shim), Some(image)) = (&options.vm_shim, &options.image) {
         let vm = vm::Vm { shim: shim.canonicalize()?, image: image.canonicalize()? };
         vm::compare(runhcs, &vm, work, options.vm_rounds)?;
     }
-    drop(state);
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Process isolation against the peers and against the floor.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -9,17 +11,23 @@ use crate::bundle;
 use crate::measure::{self, Sample};
 use crate::table::{Candidate, Table};
 
-/// How many containers are started in a row.
-const MANY: usize = 100;
-/// How many of them at the same time.
+/// How many of many containers run at the same time.
 const AT_ONCE: usize = 8;
 
 /// An OCI runtime.
 #[derive(Clone, Debug)]
 struct Runtime {
+    kind: Kind,
     name: String,
     program: PathBuf,
     root: PathBuf,
+}
+
+/// Whose a runtime is.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Ours,
+    Peer,
 }
 
 impl Runtime {
@@ -28,21 +36,47 @@ impl Runtime {
         command.arg("--root").arg(&self.root).args(arguments);
         command
     }
+
+    /// The container that `exec` enters. All runtimes have theirs at the same time.
+    fn long_id(&self) -> String {
+        format!("long-{}", self.name)
+    }
+
+    /// Who takes part in a comparison with what `sample` does.
+    fn candidate<'a>(&'a self, sample: impl Fn(&Self) -> Result<Sample> + 'a) -> Candidate<'a> {
+        let sample = move || sample(self);
+        match self.kind {
+            Kind::Ours => Candidate::new(&self.name, sample),
+            Kind::Peer => {
+                Candidate::peer(&self.name, sample, || delete_all(&self.program, &self.root))
+            }
+        }
+    }
 }
 
-/// Compares, and prints tables.
-pub fn compare(runhcs: &Path, floor: &Path, work: &Path, rounds: usize) -> Result<()> {
-    let mut runtimes = vec![("runhcs".to_owned(), runhcs.to_owned())];
+/// Deletes the containers that are left in a runtime's state.
+pub fn delete_all(program: &Path, root: &Path) {
+    for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+        let mut command = Command::new(program);
+        command.arg("--root").arg(root).args(["delete", "--force"]).arg(entry.file_name());
+        // What isn't a container's is refused.
+        let _ = command.output();
+    }
+}
+
+/// Compares, and prints tables: `rounds` samples each, with `many` containers in a row.
+pub fn compare(runhcs: &Path, floor: &Path, work: &Path, rounds: usize, many: usize) -> Result<()> {
+    let runtime = |kind, name: &str, program| {
+        let root = work.join("state").join(name);
+        Runtime { kind, name: name.to_owned(), program, root }
+    };
+    let mut runtimes = vec![runtime(Kind::Ours, "runhcs", runhcs.to_owned())];
     for name in ["crun", "runc", "youki"] {
         match find(name) {
-            Some(program) => runtimes.push((name.to_owned(), program)),
+            Some(program) => runtimes.push(runtime(Kind::Peer, name, program)),
             None => println!("{name} is not installed"),
         }
     }
-    let runtimes: Vec<Runtime> = runtimes
-        .into_iter()
-        .map(|(name, program)| Runtime { root: work.join("state").join(&name), name, program })
-        .collect();
     let short = bundle::write(runhcs, &work.join("true"), &["/bin/true"])?;
     let long = bundle::write(runhcs, &work.join("sleep"), &["/bin/sleep", "1000"])?;
     let (short, long) = (short.display().to_string(), long.display().to_string());
@@ -57,7 +91,7 @@ pub fn compare(runhcs: &Path, floor: &Path, work: &Path, rounds: usize) -> Resul
     let mut candidates = each(&runtimes, |runtime| {
         measure::run(&mut runtime.command(&["run", "--bundle", &short, "bench"]))
     });
-    candidates.push(("floor".to_owned(), Box::new(|| measure::run(&mut bare()))));
+    candidates.push(Candidate::new("floor", || measure::run(&mut bare())));
     Table::measure(rounds, &mut candidates)?.print("run true");
 
     Table::measure(
@@ -72,43 +106,53 @@ pub fn compare(runhcs: &Path, floor: &Path, work: &Path, rounds: usize) -> Resul
     )?
     .print("create, start, delete --force");
 
-    for runtime in &runtimes {
-        measure::run(&mut runtime.command(&["run", "--detach", "--bundle", &long, "long"]))?;
-    }
-    let executed = Table::measure(
+    let running = RefCell::new(BTreeSet::new());
+    Table::measure(
         rounds,
         &mut each(&runtimes, |runtime| {
-            measure::run(&mut runtime.command(&["exec", "long", "/bin/true"]))
+            let id = runtime.long_id();
+            // In the round that isn't counted.
+            if running.borrow_mut().insert(id.clone()) {
+                let run = ["run", "--detach", "--bundle", &long, &id];
+                measure::run(&mut runtime.command(&run))?;
+            }
+            measure::run(&mut runtime.command(&["exec", &id, "/bin/true"]))
         }),
-    );
+    )?
+    .print("exec true");
     for runtime in &runtimes {
-        measure::run(&mut runtime.command(&["delete", "--force", "long"]))?;
+        match runtime.kind {
+            Kind::Ours => {
+                measure::run(&mut runtime.command(&["delete", "--force", &runtime.long_id()]))?;
+            }
+            // It may have none, and has its row.
+            Kind::Peer => delete_all(&runtime.program, &runtime.root),
+        }
     }
-    executed?.print("exec true");
 
     // The floor, too: what one container leaves for the kernel to take apart keeps the next waiting.
     let few = rounds.div_ceil(10);
-    let bare_ones = || (0..MANY).map(|_| bare());
+    let bare_ones = || (0..many).map(|_| bare());
     let mut candidates = each(&runtimes, |runtime| {
-        measure::run_all(&mut numbered(runtime, &short).collect::<Vec<_>>())
+        measure::run_all(&mut numbered(runtime, &short, many).collect::<Vec<_>>())
     });
     let in_turn = || measure::run_all(&mut bare_ones().collect::<Vec<_>>());
-    candidates.push(("floor".to_owned(), Box::new(in_turn)));
+    candidates.push(Candidate::new("floor", in_turn));
     Table::measure(few, &mut candidates)?
-        .print(&format!("{MANY} times run true, one after another"));
+        .print(&format!("{many} times run true, one after another"));
 
     let mut candidates = each(&runtimes, |runtime| {
-        measure::run_parallel(numbered(runtime, &short).collect(), AT_ONCE)
+        measure::run_parallel(&mut numbered(runtime, &short, many).collect::<Vec<_>>(), AT_ONCE)
     });
-    let at_once = || measure::run_parallel(bare_ones().collect(), AT_ONCE);
-    candidates.push(("floor".to_owned(), Box::new(at_once)));
+    let at_once = || measure::run_parallel(&mut bare_ones().collect::<Vec<_>>(), AT_ONCE);
+    candidates.push(Candidate::new("floor", at_once));
     Table::measure(few, &mut candidates)?
-        .print(&format!("{MANY} times run true, {AT_ONCE} at once"));
+        .print(&format!("{many} times run true, {AT_ONCE} at once"));
     Ok(())
 }
 
-fn numbered(runtime: &Runtime, bundle: &str) -> impl Iterator<Item = Command> {
-    (0..MANY)
+fn numbered(runtime: &Runtime, bundle: &str, many: usize) -> impl Iterator<Item = Command> {
+    (0..many)
         .map(move |number| runtime.command(&["run", "--bundle", bundle, &format!("b{number}")]))
 }
 
@@ -116,11 +160,7 @@ fn each<'a>(
     runtimes: &'a [Runtime],
     sample: impl Fn(&Runtime) -> Result<Sample> + Clone + 'a,
 ) -> Vec<Candidate<'a>> {
-    let candidate = |runtime: &'a Runtime| -> Candidate<'a> {
-        let sample = sample.clone();
-        (runtime.name.clone(), Box::new(move || sample(runtime)))
-    };
-    runtimes.iter().map(candidate).collect()
+    runtimes.iter().map(|runtime| runtime.candidate(sample.clone())).collect()
 }
 
 fn find(name: &str) -> Option<PathBuf> {

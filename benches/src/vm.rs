@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::bundle;
 use crate::devices;
 use crate::measure::{self, Sample};
-use crate::table::Table;
+use crate::table::{Candidate, Table};
 
 /// What VMs are made of.
 #[derive(Debug)]
@@ -57,9 +57,9 @@ pub fn compare(runhcs: &Path, vm: &Vm, work: &Path, rounds: usize) -> Result<()>
     Table::measure(
         rounds,
         &mut [
-            ("bare QEMU, same image".into(), Box::new(bare)),
-            ("runhcs run true, boots".into(), Box::new(isolated)),
-            ("runhcs run true, resumes".into(), Box::new(resumed)),
+            Candidate::new("bare QEMU, same image", bare),
+            Candidate::new("runhcs run true, boots", isolated),
+            Candidate::new("runhcs run true, resumes", resumed),
         ],
     )?
     .print("A VM that comes up, runs one program and ends");
@@ -72,16 +72,13 @@ pub fn compare(runhcs: &Path, vm: &Vm, work: &Path, rounds: usize) -> Result<()>
     };
     Table::measure(
         rounds,
-        &mut [
-            ("boots".into(), Box::new(|| pod(&config))),
-            ("resumes".into(), Box::new(|| pod(&warm))),
-        ],
+        &mut [Candidate::new("boots", || pod(&config)), Candidate::new("resumes", || pod(&warm))],
     )?
     .print("create of a pod's sandbox");
 
     Table::measure(
         rounds,
-        &mut [("container of a VM".into(), Box::new(|| death(&command, &create)))],
+        &mut [Candidate::new("container of a VM", || death(&command, &create))],
     )?
     .print("QEMU is killed, until state says stopped");
 
@@ -145,16 +142,16 @@ fn in_a_pod(command: &dyn Fn(&[&str]) -> Command, short: &str, rounds: usize) ->
     Table::measure(
         rounds,
         &mut [
-            ("process".into(), Box::new(|| run(&["exec", "on-host", "/bin/true"]))),
-            ("VM".into(), Box::new(|| run(&["exec", "pod", "/bin/true"]))),
+            Candidate::new("process", || run(&["exec", "on-host", "/bin/true"])),
+            Candidate::new("VM", || run(&["exec", "pod", "/bin/true"])),
         ],
     )?
     .print("exec true");
     Table::measure(
         rounds,
         &mut [
-            ("process".into(), Box::new(|| run(&["run", "--bundle", short, "member"]))),
-            ("VM".into(), Box::new(|| run(&["run", "--host", "pod", "--bundle", short, "member"]))),
+            Candidate::new("process", || run(&["run", "--bundle", short, "member"])),
+            Candidate::new("VM", || run(&["run", "--host", "pod", "--bundle", short, "member"])),
         ],
     )?
     .print("a further container that runs true");
@@ -175,8 +172,8 @@ fn files(run: &dyn Fn(&[&str]) -> Result<Sample>, rounds: usize) -> Result<()> {
         Table::measure(
             rounds,
             &mut [
-                ("process".into(), Box::new(|| exec("on-host"))),
-                ("VM".into(), Box::new(|| exec("pod"))),
+                Candidate::new("process", || exec("on-host")),
+                Candidate::new("VM", || exec("pod")),
             ],
         )?
         .print(&format!("64 MiB of a file {what}, by an exec"));
