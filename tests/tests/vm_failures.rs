@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
+use runhcs_tests::config::run_limited;
 use runhcs_tests::{Bundle, Harness, Isolation, Outcome, eventually, wait};
 use serde_json::json;
 
@@ -251,6 +252,10 @@ fn a_guest_whose_memory_is_exhausted() {
         let killed = |line: &&str| line.contains("Out of memory: Killed process");
         let killed: Vec<&str> = console.lines().filter(killed).collect();
         assert!(killed.len() == 2 && killed.iter().all(|line| line.contains("(sh)")), "{console}");
+        // And the log whose they were.
+        for container in ["member", "hog"] {
+            expect_oom(h, id, container, "the virtual machine's memory is used up");
+        }
         // The others live on, and nothing happened to them.
         for container in [id, "member"] {
             assert_eq!(h.runhcs(&["exec", container, "echo", "alive"]).ok().stdout, "alive\n");
@@ -265,6 +270,31 @@ fn a_guest_whose_memory_is_exhausted() {
             assert_eq!(wait(child, files).code, 0);
         }
     });
+}
+
+#[test]
+fn a_container_whose_limit_of_memory_is_exhausted() {
+    vm("exhausted limit", |h| {
+        run_limited(h, &json!({ "memory": { "limit": 32 << 20, "swap": 32 << 20 } }));
+        // It keeps what it may have to print in memory.
+        let hog = h.runhcs(&["exec", "box", "tail", "-c", "100000000", "/dev/zero"]);
+        assert_ne!(hog.code, 0, "{hog:?}");
+        expect_oom(h, "box", "box", "the container's limit of memory is used up");
+        h.runhcs(&["delete", "--force", "box"]).ok();
+    });
+}
+
+/// The log of the VM that `host` owns tells once of a process of a container that was killed.
+fn expect_oom(h: &Harness, host: &str, container: &str, why: &str) {
+    let path = h.root().join(host).join("vm.log");
+    let log = || std::fs::read_to_string(&path).unwrap();
+    let message = format!("the kernel has killed a process of the container: {why}");
+    let count = || {
+        let of_container = format!("container={container} ");
+        let told = |line: &&str| line.contains("WARN") && line.contains(&of_container);
+        log().lines().filter(told).filter(|line| line.contains(&message)).count()
+    };
+    eventually(|| count() == 1, || format!("{container}, {message:?}: {}", log()));
 }
 
 #[test]

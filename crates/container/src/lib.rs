@@ -48,7 +48,7 @@ use oci_spec::runtime::Spec;
 use runhcs_compute::ContainerId;
 use serde::{Deserialize, Serialize};
 
-pub use cgroups::{CgroupDriver, CgroupPaths, ExecCgroup, SystemdScope};
+pub use cgroups::{CgroupDriver, CgroupPaths, ExecCgroup, MemoryEvents, OomCounts, SystemdScope};
 pub use container::Container;
 pub use criu::{CheckpointOptions, CriuOptions, ManageCgroups, PageServer, RestoreOptions};
 pub use exec::ExecOptions;

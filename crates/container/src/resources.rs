@@ -7,7 +7,7 @@ use runhcs_compute::stats::Stats;
 use runhcs_compute::{ComputeSystem, OomNotice, Result, Status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::cgroups::{Limits, OomSource};
+use crate::cgroups::{Limits, MemoryEvents, OomSource};
 use crate::container::Container;
 use crate::error::Context;
 use crate::plan::expect;
@@ -44,6 +44,14 @@ impl Container {
     pub fn watch_oom(&self) -> Result<OomWatch> {
         Ok(OomWatch { container: self.clone(), source: self.cgroup().watch_oom()? })
     }
+
+    /// The counts of out-of-memory kills that control groups of version 2 have.
+    ///
+    /// # Errors
+    /// [`runhcs_compute::Error::Unsupported`] without such a group.
+    pub fn memory_events(&self) -> Result<MemoryEvents> {
+        self.cgroup().memory_events()
+    }
 }
 
 /// Notices that a container's memory is exhausted.
@@ -75,8 +83,7 @@ impl OomWatch {
             }
             let timeout =
                 Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-            let fd = self.source.fd();
-            let mut fds = vec![PollFd::new(&fd, PollFlags::IN)];
+            let mut fds = vec![self.source.poll_fd()];
             fds.extend(init.as_ref().map(|init| PollFd::new(init, PollFlags::IN)));
             match poll(&mut fds, Some(&timeout)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}

@@ -13,6 +13,7 @@ mod inner_mounts;
 mod log;
 mod namespaces;
 mod network;
+mod oom;
 mod processes;
 mod reaper;
 mod requests;

@@ -19,6 +19,7 @@ use tokio::net::unix::pipe;
 
 use crate::disks::{ContainersDisks, Disks};
 use crate::namespaces::{self, Joinable, Namespaces};
+use crate::oom::OomLog;
 use crate::reaper::{Exit, Reaper};
 use crate::volumes::{Volume, Volumes};
 use crate::{boot, devices, engine};
@@ -52,6 +53,7 @@ struct Guest {
     main: Rc<Process>,
     execs: RefCell<HashMap<u64, Rc<Process>>>,
     namespaces: Namespaces,
+    oom: OomLog,
     /// Needed as long as the container exists, and like the volumes given back when it is deleted.
     disks: ContainersDisks,
     _volumes: Vec<Rc<Volume>>,
@@ -159,15 +161,28 @@ impl Server {
         let main = Rc::new(ours.process(init, self.reaper.await_exit(init.pid, &call))?);
         let container = Container { resources, init: Some(init) };
         let execs = RefCell::default();
-        let namespaces = match Namespaces::of(init.pid) {
-            Ok(namespaces) => namespaces,
+        let watched = Namespaces::of(init.pid).and_then(|namespaces| {
+            let oom = OomLog::start(&container).map_err(|error| engine::failure(&error))?;
+            Ok((namespaces, oom))
+        });
+        let (namespaces, oom) = match watched {
+            Ok(watched) => watched,
             Err(failure) => {
                 engine::run(move || container.delete()).await?;
                 return Err(failure);
             }
         };
-        let guest =
-            Guest { container, spec, directory, main, execs, namespaces, disks, _volumes: volumes };
+        let guest = Guest {
+            container,
+            spec,
+            directory,
+            main,
+            execs,
+            namespaces,
+            oom,
+            disks,
+            _volumes: volumes,
+        };
         self.guests.borrow_mut().insert(id, Rc::new(guest));
         Ok(init.pid)
     }
@@ -272,6 +287,7 @@ impl Server {
     pub async fn delete(self: &Rc<Self>, id: &ContainerId) -> Outcome<()> {
         let Ok(guest) = self.guest(id) else { return Ok(()) };
         let _busy = self.reserve(id)?;
+        guest.oom.catch_up();
         let container = guest.container.clone();
         engine::run(move || container.delete()).await?;
         self.guests.borrow_mut().remove(id);

@@ -34,6 +34,7 @@ pub use entrance::ExecCgroup;
 pub(crate) use entrance::{Entrances, WayIn};
 pub(crate) use limits::Limits;
 pub(crate) use oom::OomSource;
+pub use oom::{MemoryEvents, OomCounts};
 pub use systemd::SystemdScope;
 pub(crate) use systemd::{ScopeOptions, plan as plan_scope};
 

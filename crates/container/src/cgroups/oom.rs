@@ -5,51 +5,100 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use runhcs_compute::{Error, Result};
-use rustix::event::EventfdFlags;
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::io::Errno;
 
 use super::stats::parse::keyed;
 use super::{Cgroup, CgroupPaths, v1};
 use crate::error::Context;
 
-/// Something that becomes readable when the memory may be exhausted.
+/// More than `memory.events` holds, in bytes.
+const MAX_EVENTS: usize = 1 << 10;
+
+/// Something that tells when the memory may be exhausted.
 #[derive(Debug)]
 pub(crate) enum OomSource {
     /// An eventfd, and how often it has told.
     V1 { eventfd: OwnedFd, total: u64 },
-    /// An inotify instance, and the file it watches.
-    V2 { inotify: OwnedFd, events: PathBuf },
+    /// The group's counts.
+    V2(MemoryEvents),
+}
+
+/// A group's `memory.events` (version 2), with what is below it. The descriptor has a priority event
+/// (`POLLPRI`, poll(2)) whenever they have changed since they were read.
+#[derive(Debug)]
+pub struct MemoryEvents(File);
+
+/// What `memory.events` counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OomCounts {
+    /// How often the kernel has killed a process for want of memory, whoever's limit it was.
+    pub kills: u64,
+    /// How often a limit of the group, or of one below it, left no other way than to kill.
+    pub at_limit: u64,
+}
+
+impl MemoryEvents {
+    pub(crate) fn open(group: &Path) -> Result<Self> {
+        let path = group.join("memory.events");
+        let file = File::open(&path).context(|| format!("open {}", path.display()))?;
+        Ok(Self(file))
+    }
+
+    /// Reads the counts, since the group was made.
+    pub fn counts(&self) -> io::Result<OomCounts> {
+        let mut buffer = [0; MAX_EVENTS];
+        // One read: it is after that that changes are told of.
+        let length = self.0.read_at(&mut buffer, 0)?;
+        let counts = keyed(&String::from_utf8_lossy(&buffer[..length]));
+        let count = |key| counts.get(key).copied().unwrap_or_default();
+        Ok(OomCounts { kills: count("oom_kill"), at_limit: count("oom") })
+    }
+}
+
+impl AsFd for MemoryEvents {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for MemoryEvents {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
 }
 
 impl Cgroup {
     /// Begins to watch.
     pub(crate) fn watch_oom(&self) -> Result<OomSource> {
-        let missing = || {
-            Error::Unsupported("the container has no memory cgroup that could tell of it".into())
-        };
         match &self.paths {
             CgroupPaths::V1(paths) => {
-                let path = v1::directory(paths, "memory").ok_or_else(missing)?;
+                let path = v1::directory(paths, "memory").ok_or_else(unsupported)?;
                 let eventfd = watch_v1(path)
                     .context(|| format!("watch memory.oom_control of {}", path.display()))?;
                 Ok(OomSource::V1 { eventfd, total: 0 })
             }
-            CgroupPaths::V2(path) => {
-                let events = path.join("memory.events");
-                let what = || format!("watch {}", events.display());
-                let flags = CreateFlags::CLOEXEC | CreateFlags::NONBLOCK;
-                let inotify = inotify::init(flags).context(what)?;
-                inotify::add_watch(&inotify, &events, WatchFlags::MODIFY).context(what)?;
-                Ok(OomSource::V2 { inotify, events })
-            }
-            CgroupPaths::None => Err(missing()),
+            CgroupPaths::V2(path) => Ok(OomSource::V2(MemoryEvents::open(path)?)),
+            CgroupPaths::None => Err(unsupported()),
         }
     }
+
+    /// The group's counts, which version 2 has.
+    pub(crate) fn memory_events(&self) -> Result<MemoryEvents> {
+        match &self.paths {
+            CgroupPaths::V2(path) => MemoryEvents::open(path),
+            CgroupPaths::V1(_) | CgroupPaths::None => Err(unsupported()),
+        }
+    }
+}
+
+fn unsupported() -> Error {
+    Error::Unsupported("the container has no memory cgroup that could tell of it".into())
 }
 
 fn watch_v1(path: &Path) -> io::Result<OwnedFd> {
@@ -61,11 +110,11 @@ fn watch_v1(path: &Path) -> io::Result<OwnedFd> {
 }
 
 impl OomSource {
-    /// Readable when [`Self::total`] may have changed.
-    pub(crate) fn fd(&self) -> impl AsFd {
+    /// Ready when [`Self::total`] may have changed.
+    pub(crate) fn poll_fd(&self) -> PollFd<'_> {
         match self {
-            Self::V1 { eventfd, .. } => eventfd.as_fd(),
-            Self::V2 { inotify, .. } => inotify.as_fd(),
+            Self::V1 { eventfd, .. } => PollFd::new(eventfd, PollFlags::IN),
+            Self::V2(events) => PollFd::new(events, PollFlags::PRI),
         }
     }
 
@@ -82,15 +131,7 @@ impl OomSource {
                 }
                 Ok(*total)
             }
-            Self::V2 { inotify, events } => {
-                let mut buffer = [0; 4096];
-                match rustix::io::read(&*inotify, &mut buffer) {
-                    Ok(_) | Err(Errno::AGAIN) => {}
-                    Err(error) => return Err(error.into()),
-                }
-                let counts = keyed(&std::fs::read_to_string(events)?);
-                Ok(counts.get("oom_kill").copied().unwrap_or_default())
-            }
+            Self::V2(events) => Ok(events.counts()?.kills),
         }
     }
 }
