@@ -24,8 +24,9 @@ pub(crate) const PROC_ROOT_INODE: u64 = 1;
 pub(crate) fn pidfd(pid: u32) -> io::Result<OwnedFd> {
     let pid = Pid::from_raw(pid as i32).ok_or(Errno::SRCH)?;
     match pidfd_open(pid, PidfdFlags::empty()) {
-        // What has the number is no process: a thread, or one that is reaped at this moment.
-        Err(Errno::INVAL) => Err(Errno::SRCH.into()),
+        // What has the number is no process: a thread, or one that is reaped at this moment. Newer
+        // kernels have an error of their own for it.
+        Err(Errno::INVAL | Errno::NOENT) => Err(Errno::SRCH.into()),
         other => Ok(other?),
     }
 }
@@ -101,7 +102,7 @@ impl Init {
 
     /// A pidfd of this very process; `None` if it has ended, also if it is a zombie or its pid
     /// belongs to another now.
-    pub(crate) fn open(&self) -> Result<Option<OwnedFd>> {
+    pub fn open(&self) -> Result<Option<OwnedFd>> {
         let what = || format!("look at process {}", self.pid);
         let pidfd = match pidfd(self.pid) {
             Ok(pidfd) => pidfd,
@@ -190,6 +191,22 @@ mod tests {
         let own = Init::of(std::process::id()).unwrap();
         assert!(own.open().unwrap().is_some());
         assert!(Init { start_time: own.start_time + 1, ..own }.open().unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_no_process_has_ended() {
+        assert!(Init { pid: 0, start_time: 1 }.open().unwrap().is_none());
+        let (tell, told) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            tell.send(rustix::thread::gettid().as_raw_pid()).unwrap();
+            let _ = ended.recv();
+        });
+        // pidfd_open(2) says EINVAL or ENOENT of a thread, as of a process that is being reaped.
+        let thread_id = told.recv().unwrap() as u32;
+        assert!(Init { pid: thread_id, start_time: 1 }.open().unwrap().is_none());
+        drop(end);
+        thread.join().unwrap();
     }
 
     #[test]

@@ -5,12 +5,13 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use oci_spec::runtime::LinuxResources;
 use runhcs_compute::{ComputeSystem, OomNotice, Stats, Status};
-use runhcs_container::{Container, Init, Resources};
+use runhcs_container::{Container, Resources};
 use runhcs_protocol::shim::VmEnd;
 use runhcs_state::{Entry, Record, Store, VmPlace};
 use runhcs_uvm::{Vm, VmContainer};
 
 use crate::existing::{Existing, Main, value};
+use crate::sys::process;
 
 /// What runs a container.
 #[derive(Debug)]
@@ -40,10 +41,7 @@ impl Service {
             },
             None => match entry.get::<Resources>(value::RESOURCES)? {
                 Some(resources) => {
-                    let init = main.map(|main| Init {
-                        pid: main.process.pid,
-                        start_time: main.process.start_time,
-                    });
+                    let init = main.map(|main| process::init(main.process));
                     Self::Process(Box::new(Container { resources, init }))
                 }
                 None => Self::None,

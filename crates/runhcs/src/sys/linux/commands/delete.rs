@@ -123,10 +123,7 @@ fn delete_damaged(entry: &Locked, error: &anyhow::Error) -> Result<u8> {
     if let Ok(Some(resources)) = entry.get(value::RESOURCES) {
         use runhcs_compute::ComputeSystem;
         let main: Option<Main> = entry.get(value::MAIN).ok().flatten();
-        let init = main.map(|main| runhcs_container::Init {
-            pid: main.process.pid,
-            start_time: main.process.start_time,
-        });
+        let init = main.map(|main| process::init(main.process));
         runhcs_container::Container { resources, init }.delete()?;
     }
     vm_of(entry).shutdown()?;
