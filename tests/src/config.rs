@@ -9,12 +9,31 @@ pub fn id_mappings(container: u32, host: u32, size: u32) -> Value {
     json!([{ "containerID": container, "hostID": host, "size": size }])
 }
 
+/// Maps users and groups alike, for a container's user namespace or, if that is what is given, for one
+/// of its mounts.
+pub fn map_ids(of: &mut Value, mappings: &Value) {
+    for kind in ["uidMappings", "gidMappings"] {
+        of[kind] = mappings.clone();
+    }
+}
+
 /// Gives a container a user namespace with the host's ids from `host` on.
 pub fn in_user_namespace(config: &mut Value, host: u32, size: u32) {
     config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
-    for kind in ["uidMappings", "gidMappings"] {
-        config["linux"][kind] = id_mappings(0, host, size);
-    }
+    map_ids(&mut config["linux"], &id_mappings(0, host, size));
+}
+
+/// A container "box" that has these limits and sleeps.
+pub fn limited(h: &Harness, resources: &Value) -> Bundle {
+    let bundle = Bundle::new(h, "box", &["sleep", "1000"]);
+    bundle.edit(|config| config["linux"]["resources"] = resources.clone())
+}
+
+/// Runs one.
+pub fn run_limited(h: &Harness, resources: &Value) -> Bundle {
+    let bundle = limited(h, resources);
+    h.new_container(&["run", "--detach"], &bundle, "box").ok();
+    bundle
 }
 
 /// Runs a script with an edited configuration; returns what it printed.

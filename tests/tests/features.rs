@@ -1,5 +1,6 @@
 //! `features`: what it lists is complete, and each entry of it is accepted by `create`.
 
+use runhcs_tests::config::{id_mappings, map_ids};
 use runhcs_tests::{Bundle, Harness, Isolation};
 use serde_json::{Value, json};
 
@@ -100,9 +101,7 @@ fn every_entry_is_accepted() {
                         mount["options"] = json!([option]);
                     }
                     "idmap" | "ridmap" => {
-                        let ids = json!([{ "containerID": 0, "hostID": 5, "size": 9 }]);
-                        mount["uidMappings"] = ids.clone();
-                        mount["gidMappings"] = ids;
+                        map_ids(&mut mount, &id_mappings(0, 5, 9));
                     }
                     _ => {}
                 }

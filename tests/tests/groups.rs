@@ -1,13 +1,9 @@
 //! Control groups: limits that only the configuration has, what a system without a controller says
 //! of them, and containers whose processes are on the run.
 
+use runhcs_tests::config::{limited, run_limited};
 use runhcs_tests::{Bundle, Harness, Isolation, in_both};
 use serde_json::{Value, json};
-
-fn with(h: &Harness, resources: &Value) -> Bundle {
-    let bundle = Bundle::new(h, "box", &["sleep", "1000"]);
-    bundle.edit(|config| config["linux"]["resources"] = resources.clone())
-}
 
 /// The number of a disk of this host.
 fn disk() -> Option<(u32, u32)> {
@@ -25,8 +21,7 @@ fn disk() -> Option<(u32, u32)> {
 fn check(h: &Harness, rows: &[(Value, &str, String)]) {
     let mut wrong = Vec::new();
     for (resources, file, line) in rows {
-        let bundle = with(h, resources);
-        h.new_container(&["run", "--detach"], &bundle, "box").ok();
+        let bundle = run_limited(h, resources);
         let shown = h.runhcs(&["exec", "box", "cat", &format!("/sys/fs/cgroup/{file}")]);
         if !shown.stdout.lines().any(|found| found == line) {
             wrong.push(format!("{resources}: {line:?} is not in {file}: {shown:?}"));
@@ -39,7 +34,7 @@ fn check(h: &Harness, rows: &[(Value, &str, String)]) {
 
 fn refused(h: &Harness, rows: &[(Value, &str)]) {
     for (resources, field) in rows {
-        let bundle = with(h, resources);
+        let bundle = limited(h, resources);
         let field = format!("linux.resources.{field}");
         h.new_container(&["create"], &bundle, "box").refused(&field);
         std::fs::remove_dir_all(bundle.path()).unwrap();
@@ -146,8 +141,7 @@ fn limits_of_version_2_are_set() {
 
 // With it, a change that would end processes isn't made (`memory.checkBeforeUpdate`).
 in_both!(a_limit_below_what_is_used_is_refused_if_that_is_to_be_checked, |h: &Harness| {
-    let bundle = with(h, &json!({ "memory": { "limit": 64 << 20, "swap": 64 << 20 } }));
-    h.new_container(&["run", "--detach"], &bundle, "box").ok();
+    run_limited(h, &json!({ "memory": { "limit": 64 << 20, "swap": 64 << 20 } }));
     let file = h.path("resources.json");
     let resources = json!({ "memory": { "limit": 4096, "swap": 4096, "checkBeforeUpdate": true } });
     std::fs::write(&file, resources.to_string()).unwrap();

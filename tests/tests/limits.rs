@@ -1,7 +1,8 @@
 //! Every limit of `linux.resources` and every option of `update`, by the control file that has it:
 //! of version 1 on the host, of version 2 in the VM.
 
-use runhcs_tests::{Bundle, Harness, Isolation, in_both};
+use runhcs_tests::config::{limited, run_limited};
+use runhcs_tests::{Harness, Isolation, in_both};
 use serde_json::{Value, json};
 
 const MIB: u64 = 1 << 20;
@@ -31,13 +32,6 @@ fn read(h: &Harness, place: &Place) -> Option<String> {
     let outcome = h.runhcs(&["exec", "box", "cat", &path]);
     // A kernel may be built without a controller.
     (outcome.code == 0).then(|| outcome.stdout.trim().to_owned())
-}
-
-fn run(h: &Harness, resources: &Value) -> Bundle {
-    let bundle = Bundle::new(h, "box", &["sleep", "1000"]);
-    let bundle = bundle.edit(|config| config["linux"]["resources"] = resources.clone());
-    h.new_container(&["run", "--detach"], &bundle, "box").ok();
-    bundle
 }
 
 /// A limit of the configuration, the options of `update` that set it, its place, its value in
@@ -146,14 +140,13 @@ in_both!(a_limit_of_the_configuration_is_set, |h: &Harness| {
         let expected = if h.isolation == Isolation::Vm { v2 } else { v1 };
         let in_version_2 = h.isolation == Isolation::Vm;
         if in_version_2 && place.v2.is_none() {
-            let bundle = Bundle::new(h, "box", &["true"]);
-            let bundle = bundle.edit(|config| config["linux"]["resources"] = resources.clone());
+            let bundle = limited(h, &resources);
             let outcome = h.new_container(&["create"], &bundle, "box");
             outcome.refused("cgroup version 2, which this system has, has no such setting");
             std::fs::remove_dir_all(bundle.path()).unwrap();
             continue;
         }
-        let bundle = run(h, &resources);
+        let bundle = run_limited(h, &resources);
         let found = read(h, &place);
         if found.as_deref() != Some(expected) {
             wrong.push(format!("{resources}: {found:?}, not {expected}"));
@@ -165,7 +158,7 @@ in_both!(a_limit_of_the_configuration_is_set, |h: &Harness| {
 });
 
 in_both!(an_option_of_update_changes_what_it_names, |h: &Harness| {
-    run(h, &json!({}));
+    run_limited(h, &json!({}));
     let mut wrong = Vec::new();
     for (resources, options, place, v1, v2) in rows() {
         let expected = if h.isolation == Isolation::Vm { v2 } else { v1 };
@@ -209,7 +202,7 @@ fn take_back(h: &Harness, options: &[&str]) {
 
 // What has no control file here, or none any more, is refused by name, or ignored as with runc.
 in_both!(an_option_without_an_effect_says_so, |h: &Harness| {
-    run(h, &json!({}));
+    run_limited(h, &json!({}));
     let before = h.runhcs(&["events", "--stats", "box"]).ok().stdout;
     let refused = |options: &[&str], message: &str| {
         h.runhcs(&[&["update"], options, &["box"]].concat()).refused(message);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use runhcs_tests::config::{id_mappings, map_ids};
 use runhcs_tests::{Bundle, Harness, Isolation, in_both};
 use serde_json::{Value, json};
 
@@ -30,9 +31,7 @@ fn all_but(missing: &[&str], config: &mut Value) {
         config["hostname"] = json!("");
     }
     if !missing.contains(&"user") {
-        let ids = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
-        config["linux"]["uidMappings"] = ids.clone();
-        config["linux"]["gidMappings"] = ids;
+        map_ids(&mut config["linux"], &id_mappings(0, 0, 65536));
     }
 }
 

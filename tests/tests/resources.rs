@@ -1,5 +1,6 @@
 //! Limits, their change, and what is used, from the command line, in both isolations.
 
+use runhcs_tests::config::{in_user_namespace, run_limited};
 use runhcs_tests::{Bundle, Harness, Isolation, eventually, in_both, wait};
 use serde_json::{Value, json};
 
@@ -16,15 +17,8 @@ fn read(h: &Harness, v2: &str, controller: &str, v1: &str) -> String {
     h.runhcs(&["exec", "box", "sh", "-c", &script]).ok().stdout.trim().to_owned()
 }
 
-fn running(h: &Harness, name: &str, resources: Value) -> Bundle {
-    let bundle = Bundle::new(h, name, &["sleep", "1000"]);
-    let bundle = bundle.edit(|config| config["linux"]["resources"] = resources);
-    h.new_container(&["run", "--detach"], &bundle, "box").ok();
-    bundle
-}
-
 in_both!(limits_are_set_and_changed, |h: &Harness| {
-    running(h, "box", json!({ "memory": { "limit": 64 * MIB }, "pids": { "limit": 50 } }));
+    run_limited(h, &json!({ "memory": { "limit": 64 * MIB }, "pids": { "limit": 50 } }));
     let memory = || read(h, "memory.max", "memory", "memory.limit_in_bytes");
     let pids = || read(h, "pids.max", "pids", "pids.max");
     assert_eq!((memory(), pids()), ((64 * MIB).to_string(), "50".to_owned()));
@@ -50,7 +44,7 @@ in_both!(limits_are_set_and_changed, |h: &Harness| {
 });
 
 in_both!(bad_limits_are_refused_by_name, |h: &Harness| {
-    running(h, "box", json!({}));
+    run_limited(h, &json!({}));
     let update = |options: &[&str], message: &str| {
         h.runhcs(&[&["update"], options, &["box"]].concat()).refused(message);
     };
@@ -73,7 +67,7 @@ in_both!(bad_limits_are_refused_by_name, |h: &Harness| {
 });
 
 in_both!(statistics_are_runcs, |h: &Harness| {
-    running(h, "box", json!({ "memory": { "limit": 64 * MIB }, "pids": { "limit": 50 } }));
+    run_limited(h, &json!({ "memory": { "limit": 64 * MIB }, "pids": { "limit": 50 } }));
     h.runhcs(&["exec", "box", "sh", "-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"]).ok();
     let line = h.runhcs(&["events", "--stats", "box"]).ok().stdout;
     let event: Value = serde_json::from_str(&line).unwrap();
@@ -87,7 +81,7 @@ in_both!(statistics_are_runcs, |h: &Harness| {
 });
 
 in_both!(events_tell_of_exhausted_memory_and_end_with_the_container, |h: &Harness| {
-    running(h, "box", json!({ "memory": { "limit": 32 * MIB, "swap": 32 * MIB } }));
+    run_limited(h, &json!({ "memory": { "limit": 32 * MIB, "swap": 32 * MIB } }));
     let (events, files) = h.spawn(h.command(&["events", "--interval", "200ms", "box"]));
     let lines = || -> Vec<Value> {
         let text = std::fs::read_to_string(&files.0).unwrap();
@@ -117,16 +111,11 @@ fn a_user_may_manage_the_groups_that_it_can_write() {
         for user_namespace in [false, true] {
             let bundle = Bundle::new(h, "box", &["sh", "-c", script]).edit(|config| {
                 config["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
-                let linux = &mut config["linux"];
-                let namespaces = linux["namespaces"].as_array_mut().unwrap();
+                let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
                 namespaces.retain(|namespace| namespace["type"] != "cgroup");
                 namespaces.push(json!({ "type": "cgroup" }));
                 if user_namespace {
-                    namespaces.push(json!({ "type": "user" }));
-                    for kind in ["uidMappings", "gidMappings"] {
-                        let ids = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
-                        linux[kind] = ids;
-                    }
+                    in_user_namespace(config, 100_000, 65536);
                 }
                 for mount in config["mounts"].as_array_mut().unwrap() {
                     if mount["type"] == "cgroup" {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use runhcs_tests::config::{in_user_namespace, map_ids};
 use runhcs_tests::{Bundle, Harness, Isolation, Netns, Outcome, User};
 use serde_json::{Value, json};
 
@@ -37,8 +38,7 @@ fn map_all(user: &User<'_>, config: &mut Value) {
         { "containerID": 0, "hostID": user.id, "size": 1 },
         { "containerID": 1, "hostID": user.subordinate, "size": 65_536 },
     ]);
-    config["linux"]["uidMappings"] = map.clone();
-    config["linux"]["gidMappings"] = map;
+    map_ids(&mut config["linux"], &map);
 }
 
 fn run(h: &Harness, user: &User<'_>, bundle: &Path) -> Outcome {
@@ -178,9 +178,7 @@ fn what_an_ordinary_user_cannot_have_is_named() {
             let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
             namespaces.retain(|namespace| namespace["type"] != "user");
             // Without it they would be refused first.
-            for mappings in ["uidMappings", "gidMappings"] {
-                config["linux"][mappings] = json!([]);
-            }
+            map_ids(&mut config["linux"], &json!([]));
         });
         refused("linux.gidMappings: is needed", &|config| {
             config["linux"]["gidMappings"] = json!([]);
@@ -338,11 +336,7 @@ fn podman_runs_without_root() {
 fn user_namespaces_go_with_namespaces_of_others() {
     Harness::run(Isolation::Process, "user_namespaces_go_with_namespaces_of_others", |h| {
         let mapped = |config: &mut Value| {
-            let map = json!([{ "containerID": 0, "hostID": 700_000_000, "size": 65_536 }]);
-            config["linux"]["uidMappings"] = map.clone();
-            config["linux"]["gidMappings"] = map;
-            let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
-            namespaces.push(json!({ "type": "user" }));
+            in_user_namespace(config, 700_000_000, 65_536);
             let mounts = config["mounts"].as_array_mut().unwrap();
             mounts.retain(|mount| mount["type"] != "sysfs" && mount["type"] != "cgroup");
             config["process"]["oomScoreAdj"] = json!(5);
