@@ -12,12 +12,18 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{FallocateFlags, XattrFlags};
 
+use crate::handles::{Access, Handle, compare};
 use crate::map::Map;
 
 /// The most a file of the exercise holds, in bytes.
 const MAX_LENGTH: usize = 256 << 10;
 /// Files that exist at a time.
 const MAX_FILES: usize = 24;
+/// Descriptors that are open at a time.
+const MAX_HANDLES: usize = 16;
+/// Kinds of steps that begin with a name, and of those that begin with a descriptor.
+const NAME_STEPS: usize = 14;
+const HANDLE_STEPS: usize = 8;
 const XATTR: &str = "user.probe";
 
 /// What a file should be.
@@ -35,6 +41,7 @@ struct Exercise {
     root: PathBuf,
     names: BTreeMap<String, usize>,
     models: Vec<Model>,
+    handles: Vec<Handle>,
     random: u64,
     next_name: usize,
 }
@@ -47,6 +54,7 @@ pub fn run(path: &Path, seed: u64, steps: usize) -> Result<()> {
         root: root.clone(),
         names: BTreeMap::new(),
         models: Vec::new(),
+        handles: Vec::new(),
         random: seed | 1,
         next_name: 0,
     };
@@ -92,7 +100,10 @@ impl Exercise {
     }
 
     fn step(&mut self) -> Result<&'static str> {
-        let choice = self.below(14);
+        let choice = self.below(NAME_STEPS + HANDLE_STEPS);
+        if choice >= NAME_STEPS && !self.handles.is_empty() {
+            return self.handle_step(choice - NAME_STEPS);
+        }
         let Some((name, model)) = self.any().filter(|_| choice > 0 || self.names.len() > MAX_FILES)
         else {
             self.create()?;
@@ -146,8 +157,56 @@ impl Exercise {
                 self.models[model].xattr = Some(value);
                 "setxattr"
             }
-            _ => (self.append(&path, model)?, "append").1,
+            13 => (self.append(&path, model)?, "append").1,
+            _ => (self.open(&name)?, "open").1,
         })
+    }
+
+    /// A step with a descriptor that has stayed open.
+    fn handle_step(&mut self, choice: usize) -> Result<&'static str> {
+        let handle = self.below(self.handles.len());
+        let (place, length) = (self.below(MAX_LENGTH), 1 + self.below(40_000));
+        let byte = self.below(255) as u8 + 1;
+        let is_room = self.handles.len() < MAX_HANDLES;
+        let chosen = &mut self.handles[handle];
+        let data = &mut self.models[chosen.model].data;
+        Ok(match choice {
+            0 => {
+                // Rather another one on a file that is open already.
+                let model = chosen.model;
+                let same = self.names.iter().find(|(_, other)| **other == model);
+                if let Some(name) = same.map(|(name, _)| name.clone()) {
+                    self.open(&name)?;
+                }
+                "open again"
+            }
+            1 if is_room => {
+                let duplicate = chosen.duplicate()?;
+                self.handles.push(duplicate);
+                "duplicate"
+            }
+            2 => (chosen.seek(place)?, "seek").1,
+            3 => (chosen.read(length, data)?, "read through a descriptor").1,
+            4 => (chosen.write(&vec![byte; length], data)?, "write through a descriptor").1,
+            5 => (chosen.truncate(place, data)?, "truncate through a descriptor").1,
+            6 => (chosen.map(data)?, "map a descriptor").1,
+            _ => {
+                self.handles.swap_remove(handle);
+                "close"
+            }
+        })
+    }
+
+    /// Opens a file and leaves it open, for as long as there is room.
+    fn open(&mut self, name: &str) -> Result<()> {
+        let access = Access::ALL[self.below(Access::ALL.len())];
+        let handle = Handle::open(&self.path(name), self.names[name], access)?;
+        if self.handles.len() == MAX_HANDLES {
+            let closed = self.below(MAX_HANDLES);
+            self.handles.swap_remove(closed);
+        }
+        self.handles.push(handle);
+        Ok(())
     }
 
     fn create(&mut self) -> Result<()> {
@@ -248,21 +307,27 @@ impl Exercise {
         for (name, model) in &self.names {
             self.check(name, *model).with_context(|| format!("file {name}"))?;
         }
+        for (number, handle) in self.handles.iter().enumerate() {
+            let links = self.links(handle.model);
+            let checked = handle.check(links, &self.models[handle.model].data);
+            checked.with_context(|| format!("descriptor {number}"))?;
+        }
         Ok(())
+    }
+
+    fn links(&self, model: usize) -> usize {
+        self.names.values().filter(|other| **other == model).count()
     }
 
     fn check(&self, name: &str, index: usize) -> Result<()> {
         let (path, model) = (self.path(name), &self.models[index]);
         let meta = fs::symlink_metadata(&path).context("stat")?;
-        let links = self.names.values().filter(|other| **other == index).count();
+        let links = self.links(index);
         ensure!(meta.nlink() == links as u64, "{} links, not {links}", meta.nlink());
         ensure!(meta.len() == model.data.len() as u64, "{} bytes long", meta.len());
         ensure!(meta.mode() & 0o7777 == model.mode, "mode {:o}, not {:o}", meta.mode(), model.mode);
         ensure!((meta.uid(), meta.gid()) == model.owner, "owner {}:{}", meta.uid(), meta.gid());
-        let data = fs::read(&path).context("read")?;
-        if let Some(at) = (0..data.len()).find(|at| data[*at] != model.data[*at]) {
-            anyhow::bail!("byte {at} is {}, not {}", data[at], model.data[at]);
-        }
+        compare(&fs::read(&path).context("read")?, &model.data)?;
         if let Some(expected) = &model.xattr {
             let mut buffer = vec![0; 256];
             let length = rustix::fs::getxattr(&path, XATTR, &mut buffer[..]).context("getxattr")?;

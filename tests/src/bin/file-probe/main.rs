@@ -3,6 +3,7 @@
 
 mod between;
 mod exercise;
+mod handles;
 mod map;
 
 use std::path::Path;

@@ -15,14 +15,23 @@ pub struct Map {
 impl Map {
     /// Maps the first `length` bytes, which the file must have, for reading and writing.
     pub fn new(file: &File, length: usize) -> Result<Self> {
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        Self::with(file, length, ProtFlags::READ | ProtFlags::WRITE)
+    }
+
+    /// The same for reading alone.
+    pub fn to_read(file: &File, length: usize) -> Result<Self> {
+        Self::with(file, length, ProtFlags::READ)
+    }
+
+    fn with(file: &File, length: usize, protection: ProtFlags) -> Result<Self> {
         // SAFETY: the kernel chooses the address, so nothing else is there.
         let address =
             unsafe { mmap(std::ptr::null_mut(), length, protection, MapFlags::SHARED, file, 0) };
         Ok(Self { address: address.context("map the file")?, length })
     }
 
-    /// The mapped bytes.
+    /// The mapped bytes. Those beyond the file's end can't be looked at, and if it was mapped for
+    /// reading, none can be stored to.
     pub fn bytes(&self) -> &[AtomicU8] {
         // SAFETY: the mapping is there for as long as `self`; others may change it at any time,
         // which atomics allow.
