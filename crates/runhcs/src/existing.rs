@@ -71,12 +71,18 @@ impl Existing {
             let id = &self.record.id;
             match self.main {
                 Some(_) => format!("container {id} has stopped{}", self.because(Status::Stopped)),
-                None => format!(
-                    "container {id} is still being created, or its creation was cut off; \
-                     `delete --force {id}` clears it"
-                ),
+                None => self.unfinished(),
             }
         })
+    }
+
+    /// What to say of one whose creation has not come to its end.
+    pub fn unfinished(&self) -> String {
+        format!(
+            "container {id} is still being created, or its creation was cut off; \
+             `delete --force {id}` clears it",
+            id = self.record.id
+        )
     }
 
     /// What it is doing. A VM that has ended has taken its containers with it.

@@ -11,6 +11,7 @@ mod create;
 mod deferred;
 mod existing;
 mod faults;
+mod further_process;
 mod globals;
 mod logging;
 mod pid_file;
@@ -63,7 +64,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             commands::list::run(&globals()?, &args)
         }
         Verb::Kill(args) => commands::kill::run(&globals()?, &args),
-        Verb::Delete(args) => sys::commands::delete::run(&globals()?, &args),
+        Verb::Delete(args) => commands::delete::run(&globals()?, &args),
         Verb::Exec(args) => sys::commands::exec::run(&globals()?, &args),
         Verb::Ps(args) => sys::commands::ps::run(&globals()?, &args),
         Verb::ResizeTty(args) => sys::commands::resize_tty::run(&globals()?, &args),

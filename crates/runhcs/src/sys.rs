@@ -1,7 +1,7 @@
 //! What differs by operating system. Each module offers the same items:
 //!
 //! - `cli`: `Verb` with the verbs that only this system has, and the options of verbs that differ;
-//! - `commands`: `delete`, `exec`, `features`, `ps`, `resize_tty`, `run`, `spec`, `start`;
+//! - `commands`: what `delete` frees, and `exec`, `features`, `ps`, `resize_tty`, `run`, `spec`, `start`;
 //! - `CreationService`: the steps of the creation flow;
 //! - `Service`: what runs an existing container;
 //! - `Config`: the configuration file's content, and where that is;

@@ -4,10 +4,10 @@ use anyhow::{Result, bail};
 use runhcs_compute::Status;
 
 use crate::cli::DeleteArgs;
+use crate::commands;
 use crate::existing::{Existing, config};
 use crate::globals::Globals;
 use crate::sys::cli::CheckpointArgs;
-use crate::sys::commands;
 
 /// Checkpoints a container, which is deleted then unless it goes on.
 pub fn run(globals: &Globals, args: &CheckpointArgs) -> Result<u8> {

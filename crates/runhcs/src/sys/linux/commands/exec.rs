@@ -10,11 +10,11 @@ use runhcs_container::{ExecCgroup, ExecOptions};
 use crate::cli::{ExecArgs, split_id};
 use crate::existing::{Existing, config};
 use crate::globals::Globals;
-use crate::pid_file;
 use crate::sys::guest_spec::leave_labels_here;
 use crate::sys::pidfd_socket::PidfdSocket;
 use crate::sys::terminal::{self, LineEnds, Listener};
 use crate::sys::{foreground, inherited_fds, shim};
+use crate::{further_process, pid_file};
 
 /// Runs a process in a container and returns its exit code, or 0 at once if detached.
 pub fn run(globals: &Globals, args: &ExecArgs) -> Result<u8> {
@@ -106,35 +106,9 @@ fn exec_in_vm(
 
 /// The process to run: a document, or the container's own process with other arguments.
 fn process(args: &ExecArgs, program: &[String], spec: &Spec) -> Result<Process> {
-    let mut process = match &args.process {
-        Some(path) => runhcs_spec::load_process(path)?,
-        None => {
-            if program.is_empty() {
-                bail!("exec needs a program to run, or --process");
-            }
-            let mut process = spec.process().clone().unwrap_or_default();
-            process.set_args(Some(program.to_vec()));
-            process.set_terminal(Some(false));
-            process
-        }
-    };
-    if args.tty {
-        process.set_terminal(Some(true));
-    }
-    if let Some(cwd) = &args.cwd {
-        process.set_cwd(cwd.clone());
-    }
-    let mut env = process.env().clone().unwrap_or_default();
-    env.extend(args.env.iter().cloned());
-    process.set_env(Some(env));
+    let mut process = further_process::describe(args, program, spec, runhcs_spec::load_process)?;
     if let Some(user) = &args.user {
-        let (uid, gid) = parse_user(user)?;
-        let mut changed = process.user().clone();
-        changed.set_uid(uid);
-        if let Some(gid) = gid {
-            changed.set_gid(gid);
-        }
-        process.set_user(changed);
+        further_process::set_ids(&mut process, user)?;
     }
     if !args.additional_gids.is_empty() {
         let mut user = process.user().clone();
@@ -181,18 +155,6 @@ fn cgroup(options: &[String]) -> Result<ExecCgroup> {
         }
     }
     Ok(ExecCgroup::ByController(places))
-}
-
-fn parse_user(text: &str) -> Result<(u32, Option<u32>)> {
-    let number = |part: &str| {
-        part.parse::<u32>().with_context(|| {
-            format!("--user {text:?} is not UID[:GID]; names can't be looked up here")
-        })
-    };
-    match text.split_once(':') {
-        Some((uid, gid)) => Ok((number(uid)?, Some(number(gid)?))),
-        None => Ok((number(text)?, None)),
-    }
 }
 
 /// As runc: into every set but the inheritable one, and into the ambient one only if the

@@ -6,7 +6,7 @@ use crate::cli::{CreateArgs, DeleteArgs};
 use crate::create::create;
 use crate::globals::Globals;
 use crate::sys::cli::RestoreArgs;
-use crate::sys::{commands, foreground, load_bundle};
+use crate::sys::{foreground, load_bundle};
 
 /// Restores a container and returns its exit code, or 0 at once if detached.
 pub fn run(globals: &Globals, args: &RestoreArgs) -> Result<u8> {
@@ -40,7 +40,8 @@ pub fn run(globals: &Globals, args: &RestoreArgs) -> Result<u8> {
         return Ok(0);
     }
     let status = foreground::wait(created.main.process.pid, None, None);
-    let deleted = commands::delete::run(globals, &DeleteArgs { id: args.id.clone(), force: true });
+    let deleted =
+        crate::commands::delete::run(globals, &DeleteArgs { id: args.id.clone(), force: true });
     let status = status?;
     deleted?;
     Ok(status.code())

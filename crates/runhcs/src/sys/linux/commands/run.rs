@@ -41,7 +41,7 @@ pub fn run(globals: &Globals, args: &RunArgs) -> Result<u8> {
     }
     if !args.keep || status.is_err() {
         let delete = DeleteArgs { id: id.clone(), force: true };
-        let deleted = commands::delete::run(globals, &delete);
+        let deleted = crate::commands::delete::run(globals, &delete);
         // What went wrong first is what counts.
         if status.is_ok() {
             deleted?;

@@ -1,14 +1,12 @@
-//! `delete`: frees all that a container holds.
+//! Freeing all that a container holds.
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
-use runhcs_compute::{ComputeSystem, Status};
-use runhcs_state::{Entry, Locked, ProcessHandle, Record, Store};
+use anyhow::Result;
+use runhcs_compute::ComputeSystem;
+use runhcs_state::{Locked, ProcessHandle, Store};
 
-use crate::cli::DeleteArgs;
 use crate::existing::{Existing, config, value};
-use crate::globals::Globals;
 use crate::sys::create::end_vm;
 use crate::sys::layers::HostLayers;
 use crate::sys::process;
@@ -18,57 +16,8 @@ use crate::sys::vm::{Op, VM_SHIM, Vm, remove_own_disk};
 /// How long a container shim may take to end by itself once its container is gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Deletes a container. With `--force` also one that runs, one whose creation was cut off, one
-/// whose state is damaged, and none at all.
-pub fn run(globals: &Globals, args: &DeleteArgs) -> Result<u8> {
-    let store = &globals.store;
-    let entry = match store.entry(&args.id).and_then(Entry::lock) {
-        Ok(entry) => entry,
-        Err(runhcs_state::Error::NotFound(_)) if args.force => return Ok(0),
-        Err(error) => return Err(error.into()),
-    };
-    let existing = match Existing::open(store, &entry) {
-        Ok(existing) => existing,
-        Err(error) if args.force => return delete_damaged(&entry, &error),
-        Err(error) => return Err(error),
-    };
-    if !args.force {
-        match existing.status()? {
-            Status::Stopped | Status::Created => {}
-            Status::Creating => bail!(
-                "container {} is still being created, or its creation was cut off; \
-                 `delete --force {0}` clears it",
-                args.id
-            ),
-            status => bail!("cannot delete container {} that is not stopped: {status}", args.id),
-        }
-    }
-    if existing.record.is_vm_host() && !args.force {
-        refuse_guests(store, &existing.record)?;
-    }
-    free(store, &entry, &existing, args.force)?;
-    Ok(0)
-}
-
-/// Containers that run in this one's VM would be stopped with it.
-fn refuse_guests(store: &Store, host: &Record) -> Result<()> {
-    for (_, listed) in store.list()? {
-        let Ok((entry, record)) = listed else { continue };
-        if record.id == host.id || record.vm != host.vm {
-            continue;
-        }
-        if Existing::open(store, &entry)?.status()? != Status::Stopped {
-            bail!(
-                "container {} is in the VM of {}; delete it first, or stop it with the VM by --force",
-                record.id,
-                host.id
-            );
-        }
-    }
-    Ok(())
-}
-
-fn free(store: &Store, entry: &Locked, existing: &Existing, force: bool) -> Result<()> {
+/// Frees all that it holds; its entry is left.
+pub fn free(store: &Store, entry: &Locked, existing: &Existing, force: bool) -> Result<()> {
     let record = &existing.record;
     match existing.service.container().delete() {
         // A guest that doesn't answer must not keep anybody from clearing up.
@@ -99,21 +48,17 @@ fn free(store: &Store, entry: &Locked, existing: &Existing, force: bool) -> Resu
     if let (true, Some(netns)) = (record.is_vm_host(), &record.netns) {
         store.namespaces().remove(&netns.to_string_lossy(), &record.unique_id)?;
     }
-    entry.remove()?;
     Ok(())
 }
 
-/// Frees what can be found without the damaged part.
-fn delete_damaged(entry: &Locked, error: &anyhow::Error) -> Result<u8> {
+/// Frees what can be found of a container whose state is damaged.
+pub fn free_damaged(entry: &Locked) -> Result<()> {
     use runhcs_hcs::service::System;
-    tracing::warn!("{error:#}; deleting what can be found");
     if let Some(system) = System::find(entry.id().as_str())? {
         system.end(PATIENCE)?;
     }
     if let Ok(Some(layers)) = entry.get::<HostLayers>(value::RESOURCES) {
         layers.release()?;
     }
-    end_vm(&vm_id(entry.id()), entry.get::<ProcessHandle>(VM_SHIM).ok().flatten())?;
-    entry.remove()?;
-    Ok(0)
+    end_vm(&vm_id(entry.id()), entry.get::<ProcessHandle>(VM_SHIM).ok().flatten())
 }

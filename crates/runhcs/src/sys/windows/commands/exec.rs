@@ -1,15 +1,15 @@
 //! `exec`: a further process in a container.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use oci_spec::runtime::{Process, Spec};
 use runhcs_compute::Status;
 
 use crate::cli::{ExecArgs, split_id};
 use crate::existing::{Existing, config};
 use crate::globals::Globals;
-use crate::pid_file;
 use crate::sys::container_shim::{self, Further};
 use crate::sys::foreground::Foreground;
+use crate::{further_process, pid_file};
 
 /// Runs a process in a container. In the foreground it doesn't return, for an exit code has
 /// 32 bits.
@@ -44,53 +44,17 @@ pub fn run(globals: &Globals, args: &ExecArgs) -> Result<u8> {
 /// The process to run: a document, or the container's own process with other arguments.
 fn process(args: &ExecArgs, program: &[String], spec: &Spec) -> Result<Process> {
     let is_linux = spec.linux().is_some();
-    let mut process = match &args.process {
-        Some(path) => runhcs_spec::windows::load_process(path)?,
-        None => {
-            if program.is_empty() {
-                bail!("exec needs a program to run, or --process");
-            }
-            let mut process = spec.process().clone().unwrap_or_default();
-            process.set_args(Some(program.to_vec()));
-            process.set_command_line(None);
-            process.set_terminal(Some(false));
-            process
-        }
-    };
-    if args.tty {
-        process.set_terminal(Some(true));
-    }
-    if let Some(cwd) = &args.cwd {
-        process.set_cwd(cwd.clone());
-    }
-    let mut env = process.env().clone().unwrap_or_default();
-    env.extend(args.env.iter().cloned());
-    process.set_env(Some(env));
-    if let Some(name) = &args.user {
-        let mut user = process.user().clone();
-        if is_linux {
-            let (uid, gid) = parse_user(name)?;
-            user.set_uid(uid);
-            if let Some(gid) = gid {
-                user.set_gid(gid);
-            }
-        } else {
+    let load = runhcs_spec::windows::load_process;
+    let mut process = further_process::describe(args, program, spec, load)?;
+    match &args.user {
+        Some(ids) if is_linux => further_process::set_ids(&mut process, ids)?,
+        Some(name) => {
+            let mut user = process.user().clone();
             user.set_username(Some(name.clone()));
+            process.set_user(user);
         }
-        process.set_user(user);
+        None => {}
     }
     runhcs_spec::windows::validate_process(&process, "process.", is_linux)?;
     Ok(process)
-}
-
-fn parse_user(text: &str) -> Result<(u32, Option<u32>)> {
-    let number = |part: &str| {
-        part.parse::<u32>().with_context(|| {
-            format!("--user {text:?} is not UID[:GID]; names can't be looked up here")
-        })
-    };
-    match text.split_once(':') {
-        Some((uid, gid)) => Ok((number(uid)?, Some(number(gid)?))),
-        None => Ok((number(text)?, None)),
-    }
 }

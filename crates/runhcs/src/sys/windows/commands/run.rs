@@ -20,7 +20,7 @@ pub fn run(globals: &Globals, args: &RunArgs) -> Result<u8> {
     }
     if !args.keep || code.is_err() {
         let delete = DeleteArgs { id: id.clone(), force: true };
-        let deleted = commands::delete::run(globals, &delete);
+        let deleted = crate::commands::delete::run(globals, &delete);
         // What went wrong first is what counts.
         if code.is_ok() {
             deleted?;
