@@ -64,15 +64,13 @@ pub fn init(options: &Options) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&options.log_level)
         .with_context(|| format!("malformed log filter {:?}", options.log_level))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    let vm = options.vm.clone();
+    let (vm, budget) = (options.vm.clone(), Budget::new());
     if options.log_json {
-        let budget = Budget::new();
-        let format =
-            JsonWithVm { vm, budget, format: Format::default().json().flatten_event(true) };
+        let format = Format::default().json().flatten_event(true);
+        let format = WithVm { vm, budget, format };
         builder.fmt_fields(JsonFields::new()).event_format(format).try_init()
     } else {
-        let budget = Budget::new();
-        let format = TextWithVm { vm, budget, format: Format::default().with_ansi(false) };
+        let format = WithVm { vm, budget, format: Format::default().with_ansi(false) };
         builder.with_ansi(false).event_format(format).try_init()
     }
     .map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))
@@ -119,31 +117,42 @@ impl Budget {
     }
 }
 
-struct TextWithVm {
+/// Lines with the VM's id in them, by a format of the library's.
+struct WithVm<F> {
     vm: String,
     budget: Budget,
-    format: Format<Full, SystemTime>,
+    format: F,
 }
 
-impl<S, N> FormatEvent<S, N> for TextWithVm
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let mut line = String::new();
-        self.format.format_event(context, Writer::new(&mut line), event)?;
-        match self.budget.rule(event.metadata().target(), line.len(), Instant::now()) {
-            Ruling::Drop => return Ok(()),
-            Ruling::Write(0) => {}
-            Ruling::Write(dropped) => writeln!(writer, "{} vm={}", notice(dropped), self.vm)?,
+/// Where the VM's id goes in a line.
+trait Lines {
+    /// A line, as the library makes it, with the id.
+    fn add_vm(line: &str, vm: &str) -> String;
+    /// Word of lines that were dropped.
+    fn notice(dropped: u64, vm: &str) -> String;
+}
+
+impl Lines for Format<Full, SystemTime> {
+    fn add_vm(line: &str, vm: &str) -> String {
+        format!("{line} vm={vm}")
+    }
+
+    fn notice(dropped: u64, vm: &str) -> String {
+        Self::add_vm(&notice(dropped), vm)
+    }
+}
+
+// Ids and the notice hold nothing that JSON would have escaped.
+impl Lines for Format<Json, SystemTime> {
+    fn add_vm(line: &str, vm: &str) -> String {
+        match line.strip_prefix('{') {
+            Some(rest) => format!("{{\"vm\":\"{vm}\",{rest}"),
+            None => line.to_owned(),
         }
-        writeln!(writer, "{} vm={}", line.trim_end_matches('\n'), self.vm)
+    }
+
+    fn notice(dropped: u64, vm: &str) -> String {
+        format!("{{\"vm\":\"{vm}\",\"message\":\"{}\"}}", notice(dropped))
     }
 }
 
@@ -151,16 +160,11 @@ fn notice(dropped: u64) -> String {
     format!("{dropped} lines were dropped, for the virtual machine logs too much")
 }
 
-struct JsonWithVm {
-    vm: String,
-    budget: Budget,
-    format: Format<Json, SystemTime>,
-}
-
-impl<S, N> FormatEvent<S, N> for JsonWithVm
+impl<S, N, F> FormatEvent<S, N> for WithVm<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N> + Lines,
 {
     fn format_event(
         &self,
@@ -170,19 +174,12 @@ where
     ) -> fmt::Result {
         let mut line = String::new();
         self.format.format_event(context, Writer::new(&mut line), event)?;
-        // Ids and the notice hold nothing that JSON would have escaped.
         match self.budget.rule(event.metadata().target(), line.len(), Instant::now()) {
             Ruling::Drop => return Ok(()),
             Ruling::Write(0) => {}
-            Ruling::Write(dropped) => {
-                let notice = notice(dropped);
-                writeln!(writer, "{{\"vm\":\"{}\",\"message\":\"{notice}\"}}", self.vm)?;
-            }
+            Ruling::Write(dropped) => writeln!(writer, "{}", F::notice(dropped, &self.vm))?,
         }
-        match line.strip_prefix('{') {
-            Some(rest) => write!(writer, "{{\"vm\":\"{}\",{rest}", self.vm),
-            None => writer.write_str(&line),
-        }
+        writeln!(writer, "{}", F::add_vm(line.trim_end_matches('\n'), &self.vm))
     }
 }
 
