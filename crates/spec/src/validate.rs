@@ -184,20 +184,28 @@ fn validate_paths(spec: &Spec) -> Result<()> {
 }
 
 fn validate_hooks(spec: &Spec) -> Result<()> {
-    let Some(hooks) = spec.hooks() else { return Ok(()) };
-    for (point, hooks) in [
-        ("prestart", hooks.prestart()),
-        ("createRuntime", hooks.create_runtime()),
-        ("createContainer", hooks.create_container()),
-        ("startContainer", hooks.start_container()),
-        ("poststart", hooks.poststart()),
-        ("poststop", hooks.poststop()),
-    ] {
-        for (index, hook) in hooks.iter().flatten().enumerate() {
+    for (point, hooks) in hooks(spec) {
+        for (index, hook) in hooks.iter().enumerate() {
             validate_hook(hook, &format!("hooks.{point}[{index}]"))?;
         }
     }
     Ok(())
+}
+
+/// The hooks of each point at which there are any, by its field.
+pub(crate) fn hooks(spec: &Spec) -> impl Iterator<Item = (&'static str, &[Hook])> {
+    let points = spec.hooks().iter().flat_map(|hooks| {
+        [
+            ("prestart", hooks.prestart()),
+            ("createRuntime", hooks.create_runtime()),
+            ("createContainer", hooks.create_container()),
+            ("startContainer", hooks.start_container()),
+            ("poststart", hooks.poststart()),
+            ("poststop", hooks.poststop()),
+        ]
+    });
+    let given = points.filter_map(|(point, hooks)| Some((point, hooks.as_deref()?)));
+    given.filter(|(_, hooks)| !hooks.is_empty())
 }
 
 fn validate_hook(hook: &Hook, field: &str) -> Result<()> {

@@ -3,7 +3,7 @@
 use oci_spec::runtime::{Process, Spec};
 
 use super::paths::is_absolute;
-use crate::validate::{validate_annotations, validate_process_values, validate_version};
+use crate::validate::{hooks, validate_annotations, validate_process_values, validate_version};
 use crate::{Error, Result};
 
 /// Checks a whole configuration.
@@ -58,19 +58,11 @@ pub fn validate_process(process: &Process, prefix: &str, is_linux: bool) -> Resu
 
 /// Hooks are programs for Linux: what they find of a container is its pid and namespaces.
 fn refuse_hooks(spec: &Spec) -> Result<()> {
-    let Some(hooks) = spec.hooks() else { return Ok(()) };
-    for (point, hooks) in [
-        ("prestart", hooks.prestart()),
-        ("createRuntime", hooks.create_runtime()),
-        ("createContainer", hooks.create_container()),
-        ("startContainer", hooks.start_container()),
-        ("poststart", hooks.poststart()),
-        ("poststop", hooks.poststop()),
-    ] {
-        if hooks.as_ref().is_some_and(|hooks| !hooks.is_empty()) {
+    match hooks(spec).next() {
+        None => Ok(()),
+        Some((point, _)) => {
             let message = "hooks are not supported on Windows";
-            return Err(Error::invalid(format!("hooks.{point}"), message));
+            Err(Error::invalid(format!("hooks.{point}"), message))
         }
     }
-    Ok(())
 }
