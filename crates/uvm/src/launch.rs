@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use runhcs_compute::{ContainerId, Error, Result};
@@ -63,22 +63,10 @@ pub fn launch(
     };
     let allowed = Duration::from_secs(launch.options.boot_timeout_seconds) + MARGIN;
     let until = Instant::now() + allowed;
-    let mut child = Command::new(program)
-        .arg("serve")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()
-        .map_err(|error| failed(format!("cannot run {}: {error}", program.display()).into()))?;
-    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-    let written =
-        stdin.map(|mut stdin| stdin.write_all(&serde_json::to_vec(launch)?)).unwrap_or(Ok(()));
-    let verdict = match stdout {
-        Some(stdout) => read_until(OwnedFd::from(stdout), until, waiting),
-        None => Ok(Vec::new()),
-    };
+    let mut shim = Started::new(program, "serve", launch, log).map_err(failed)?;
+    let verdict = shim.read_until(until, waiting);
     // What was started has become a daemon's parent and ended, or failed and ended.
-    let status = child.wait().map_err(|error| failed(error.into()))?;
+    let status = shim.child.wait().map_err(|error| failed(error.into()))?;
     let verdict = match verdict {
         Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
             return Err(Error::Timeout {
@@ -89,7 +77,7 @@ pub fn launch(
         verdict => verdict.map_err(|error| failed(error.into()))?,
     };
     if verdict == SUCCESS {
-        return written.map_err(|error| failed(error.into()));
+        return shim.written.map_err(|error| failed(error.into()));
     }
     if verdict.is_empty() {
         return Err(failed(format!("the VM shim ended without a word ({status})").into()));
@@ -97,8 +85,47 @@ pub fn launch(
     Err(failed(String::from_utf8_lossy(&verdict).into_owned().into()))
 }
 
+/// A VM shim that was started, and told what to do.
+pub(crate) struct Started {
+    pub(crate) child: Child,
+    /// Whether it could be told.
+    pub(crate) written: std::io::Result<()>,
+    answer: Option<OwnedFd>,
+}
+
+impl Started {
+    /// Starts the shim `program` with a verb and a document on its standard input, its log going to
+    /// `log`.
+    pub(crate) fn new(
+        program: &Path,
+        verb: &str,
+        document: &impl Serialize,
+        log: OwnedFd,
+    ) -> std::result::Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let mut child = Command::new(program)
+            .arg(verb)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .map_err(|error| format!("cannot run {}: {error}", program.display()))?;
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let written = stdin.map(|mut stdin| stdin.write_all(&serde_json::to_vec(document)?));
+        Ok(Self { child, written: written.unwrap_or(Ok(())), answer: stdout.map(OwnedFd::from) })
+    }
+
+    /// Reads its standard output to the end. `waiting` is called every now and then meanwhile.
+    pub(crate) fn read_until(
+        &mut self,
+        until: Instant,
+        waiting: &mut dyn FnMut(),
+    ) -> std::io::Result<Vec<u8>> {
+        self.answer.take().map_or(Ok(Vec::new()), |answer| read_until(answer, until, waiting))
+    }
+}
+
 /// Reads the pipe to its end.
-pub(crate) fn read_until(
+fn read_until(
     pipe: OwnedFd,
     until: Instant,
     waiting: &mut dyn FnMut(),

@@ -1,9 +1,8 @@
 //! Having the VM shim make a template.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use runhcs_compute::{Error, Result};
@@ -11,7 +10,7 @@ use runhcs_spec::VmOptions;
 use serde::{Deserialize, Serialize};
 
 use super::TemplateId;
-use crate::launch::{MARGIN, read_until};
+use crate::launch::{MARGIN, Started};
 
 /// The most of an error that is read, in bytes.
 const MAX_ERROR: u64 = 64 << 10;
@@ -47,26 +46,17 @@ pub fn create(
     };
     // Saving takes a while, too.
     let allowed = Duration::from_secs(request.options.boot_timeout_seconds) * 2 + MARGIN;
-    let mut child = Command::new(program)
-        .arg("template")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()
-        .map_err(|error| failed(format!("cannot run {}: {error}", program.display()).into()))?;
-    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-    let written = stdin.map(|mut stdin| stdin.write_all(&serde_json::to_vec(request)?));
-    let answer = stdout.map(|out| read_until(out.into(), Instant::now() + allowed, waiting));
-    let answer = match answer.unwrap_or_else(|| Ok(Vec::new())) {
+    let mut shim = Started::new(program, "template", request, log).map_err(failed)?;
+    let answer = match shim.read_until(Instant::now() + allowed, waiting) {
         Ok(answer) => answer,
         Err(error) => {
             // What it has started ends with it.
-            let _ = child.kill();
-            let _ = child.wait();
+            let _ = shim.child.kill();
+            let _ = shim.child.wait();
             return Err(failed(error.into()));
         }
     };
-    let status = child.wait().map_err(|error| failed(error.into()))?;
+    let status = shim.child.wait().map_err(|error| failed(error.into()))?;
     let mut text = String::new();
     answer
         .as_slice()
@@ -74,7 +64,7 @@ pub fn create(
         .read_to_string(&mut text)
         .map_err(|error| failed(error.into()))?;
     if status.success() {
-        written.unwrap_or(Ok(())).map_err(|error| failed(error.into()))?;
+        shim.written.map_err(|error| failed(error.into()))?;
         return text.parse().map_err(|error: super::InvalidTemplateId| failed(error.into()));
     }
     if text.is_empty() {
