@@ -1,5 +1,7 @@
 //! What a Windows container on this host sees of it: folders, files and pipes.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Spec;
 use runhcs_hcs::documents::{MountSource, windows_mounts};
@@ -30,7 +32,19 @@ pub fn on_host(spec: &Spec) -> Result<(Vec<MappedDirectory>, Vec<MappedPipe>)> {
     Ok((directories, pipes))
 }
 
+/// The folder that is to be shared, and of that, if the source is a file, that file alone.
+pub fn folder_and_file(source: &str) -> Result<(&str, Option<&str>)> {
+    if check_source(source)?.is_dir() {
+        return Ok((source, None));
+    }
+    let path = Path::new(source);
+    let folder = path.parent().and_then(Path::to_str);
+    let file = path.file_name().and_then(|name| name.to_str());
+    let parts = folder.zip(file).with_context(|| format!("mounts: {source} is in no folder"))?;
+    Ok((parts.0, Some(parts.1)))
+}
+
 /// Fails unless there is something to mount.
-pub fn check_source(path: &str) -> Result<std::fs::Metadata> {
+fn check_source(path: &str) -> Result<std::fs::Metadata> {
     std::fs::metadata(path).with_context(|| format!("mounts: cannot find the source {path}"))
 }

@@ -17,7 +17,7 @@ use runhcs_state::Record;
 use super::holdings::{Holdings, Mountable, Place};
 use super::machine::Machine;
 use crate::sys::layers::scratch_disk;
-use crate::sys::mounts::check_source;
+use crate::sys::mounts::folder_and_file;
 
 /// A read-only layer's file, in its folder.
 const LAYER: &str = "layer.vhd";
@@ -96,16 +96,7 @@ fn share(
     machine.check_share(source, read_only)?;
     let number = machine.slots.number();
     let place = linux_share(id, number);
-    let (folder, file) = match check_source(source)?.is_dir() {
-        true => (Path::new(source), None),
-        false => {
-            let what = || format!("mounts: {source} is in no folder");
-            let path = Path::new(source);
-            let name = path.file_name().and_then(|name| name.to_str()).with_context(what)?;
-            (path.parent().with_context(what)?, Some(name))
-        }
-    };
-    let folder = folder.to_str().context("mounts: a source is not Unicode")?;
+    let (folder, file) = folder_and_file(source)?;
     let change = plan9_share(&number.to_string(), folder, file, read_only, &place);
     holdings.add(&machine.system, change, Place::None, false)?;
     Ok(match file {

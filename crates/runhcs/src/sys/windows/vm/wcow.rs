@@ -1,7 +1,5 @@
 //! A Windows container in a Windows guest.
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
 use oci_spec::runtime::Spec;
 use runhcs_hcs::documents::guest_paths::{windows_pipe, windows_share};
@@ -16,7 +14,7 @@ use runhcs_state::Record;
 use super::holdings::{Holdings, Mountable, Place};
 use super::machine::Machine;
 use crate::sys::layers::scratch_disk;
-use crate::sys::mounts::check_source;
+use crate::sys::mounts::folder_and_file;
 
 /// Gives the container what it needs in the VM, and creates it there.
 pub fn create(
@@ -91,16 +89,7 @@ fn share(
 ) -> Result<String> {
     machine.check_share(source, read_only)?;
     let name = format!("s{}", machine.slots.number());
-    let (folder, file) = match check_source(source)?.is_dir() {
-        true => (Path::new(source), None),
-        false => {
-            let what = || format!("mounts: {source} is in no folder");
-            let path = Path::new(source);
-            let name = path.file_name().and_then(|name| name.to_str()).with_context(what)?;
-            (path.parent().with_context(what)?, Some(name))
-        }
-    };
-    let folder = folder.to_str().context("mounts: a source is not Unicode")?;
+    let (folder, file) = folder_and_file(source)?;
     let options = match read_only {
         true => read_only_share(&machine.options, machine.windows),
         // Others on the host may change it, so the guest caches nothing.
