@@ -1,7 +1,8 @@
 //! Calls of the service that fail, hang, or are the last that somebody makes.
 
+use hcs_sim::wire::CallRecord;
 use runhcs_tests::eventually;
-use runhcs_tests::wine::{Service, Wine, in_pod, namespace, windows_path};
+use runhcs_tests::wine::{Service, WindowsBundle, Wine, in_pod, namespace, windows_path};
 
 use crate::kinds::{Kind, in_all};
 
@@ -11,11 +12,17 @@ const NAMESPACE: &str = "4c9ad5a1-7e0f-4b0f-8a3e-0123456789ab";
 /// (`ERROR_IO_DEVICE`).
 const FAILURE: &str = "0x8007045D";
 
-in_all!(every_call_may_fail, |wine: &Wine, kind: Kind| {
+/// A bundle, and the calls that its container takes until it runs.
+fn calls_of_a_run(wine: &Wine, kind: Kind) -> (WindowsBundle, Vec<CallRecord>) {
     let bundle = kind.lasting(wine, "one");
     wine.new_container(&["run", "--detach"], &bundle, "one").ok();
     let calls = wine.calls();
     wine.runhcs(&["delete", "--force", "one"]).ok();
+    (bundle, calls)
+}
+
+in_all!(every_call_may_fail, |wine: &Wine, kind: Kind| {
+    let (bundle, calls) = calls_of_a_run(wine, kind);
     let mut failed = 0;
     for (number, call) in calls.iter().enumerate() {
         // Closing says nothing to the caller.
@@ -47,10 +54,7 @@ in_all!(every_call_may_fail, |wine: &Wine, kind: Kind| {
 });
 
 in_all!(every_call_may_be_the_last, |wine: &Wine, kind: Kind| {
-    let bundle = kind.lasting(wine, "one");
-    wine.new_container(&["run", "--detach"], &bundle, "one").ok();
-    let calls = wine.calls();
-    wine.runhcs(&["delete", "--force", "one"]).ok();
+    let (bundle, calls) = calls_of_a_run(wine, kind);
     for (number, call) in calls.iter().enumerate() {
         let same = calls[..number].iter().filter(|other| other.function == call.function).count();
         // Whoever makes this call is killed: the command, or one of its shims.
@@ -104,10 +108,7 @@ const DEADLINE: &str = "3000";
 const TOO_LATE: &str = "it was not finished in time";
 
 in_all!(every_function_may_hang, |wine: &Wine, kind: Kind| {
-    let bundle = kind.lasting(wine, "one");
-    wine.new_container(&["run", "--detach"], &bundle, "one").ok();
-    let calls = wine.calls();
-    wine.runhcs(&["delete", "--force", "one"]).ok();
+    let (bundle, calls) = calls_of_a_run(wine, kind);
     let mut hung = std::collections::BTreeSet::new();
     for call in &calls {
         // Nobody waits for the end of closing.

@@ -257,23 +257,24 @@ unsafe fn system_call(
     }))
 }
 
-/// Functions of a system that take options, all alike.
-macro_rules! system_functions {
-    ($($name:ident: $kind:expr, $operation:ident;)*) => {$(
+/// Functions of a system, or of a process, that take options, all alike.
+macro_rules! functions {
+    ($call:ident($object:ty, $operations:ident): $($name:ident: $kind:expr, $operation:ident;)*) => {$(
         #[unsafe(no_mangle)]
         unsafe extern "system" fn $name(
-            system: HCS_SYSTEM,
+            object: $object,
             operation: HCS_OPERATION,
             options: PCWSTR,
         ) -> HRESULT {
-            let what = ($kind, SystemOperation::$operation);
+            let what = ($kind, $operations::$operation);
             // SAFETY: as the caller promises.
-            unsafe { system_call(system, operation, options, what) }
+            unsafe { $call(object, operation, options, what) }
         }
     )*};
 }
 
-system_functions! {
+functions! {
+    system_call(HCS_SYSTEM, SystemOperation):
     HcsStartComputeSystem: HcsOperationTypeStart, Start;
     HcsShutDownComputeSystem: HcsOperationTypeShutdown, ShutDown;
     HcsTerminateComputeSystem: HcsOperationTypeTerminate, Terminate;
@@ -423,23 +424,8 @@ unsafe fn process_call(
     }))
 }
 
-/// Functions of a process that take options, all alike.
-macro_rules! process_functions {
-    ($($name:ident: $kind:expr, $operation:ident;)*) => {$(
-        #[unsafe(no_mangle)]
-        unsafe extern "system" fn $name(
-            process: HCS_PROCESS,
-            operation: HCS_OPERATION,
-            options: PCWSTR,
-        ) -> HRESULT {
-            let what = ($kind, ProcessOperation::$operation);
-            // SAFETY: as the caller promises.
-            unsafe { process_call(process, operation, options, what) }
-        }
-    )*};
-}
-
-process_functions! {
+functions! {
+    process_call(HCS_PROCESS, ProcessOperation):
     HcsGetProcessProperties: HcsOperationTypeGetProcessProperties, GetProperties;
     HcsModifyProcess: HcsOperationTypeModifyProcess, Modify;
     HcsSignalProcess: HcsOperationTypeSignalProcess, Signal;

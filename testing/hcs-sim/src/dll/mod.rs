@@ -14,13 +14,29 @@ mod text;
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use crate::client::Client;
 use crate::hresult::{self, Hresult};
 use crate::wire::{ADDRESS, Call, Event, EventKind, Reply};
 use object::Object;
 use operation::Operation;
+
+/// Waits for a change as long as it takes, but at most so long; `u32::MAX` is no limit.
+fn wait_while<'a, T>(
+    changed: &Condvar,
+    state: MutexGuard<'a, T>,
+    milliseconds: u32,
+    going: impl FnMut(&mut T) -> bool,
+) -> MutexGuard<'a, T> {
+    if milliseconds == u32::MAX {
+        return changed.wait_while(state, going).unwrap_or_else(PoisonError::into_inner);
+    }
+    let limit = Duration::from_millis(milliseconds.into());
+    let waited = changed.wait_timeout_while(state, limit, going);
+    waited.unwrap_or_else(PoisonError::into_inner).0
+}
 
 /// What this copy of the library has.
 struct Library {

@@ -3,13 +3,13 @@
 use std::ffi::c_void;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
-use std::time::Duration;
 
 use windows_sys::Win32::System::HostComputeSystem::{
     HCS_EVENT, HCS_EVENT_CALLBACK, HcsEventProcessExited, HcsEventServiceDisconnect,
     HcsEventSystemExited,
 };
 
+use super::wait_while;
 use crate::hresult::{self, Hresult};
 use crate::wire::{Event, EventKind};
 
@@ -118,13 +118,7 @@ impl Object {
     pub fn wait(&self, milliseconds: u32) -> Result<String, Hresult> {
         let state = self.state();
         let going = |state: &mut State| state.end.is_none();
-        let state = if milliseconds == u32::MAX {
-            self.changed.wait_while(state, going).unwrap_or_else(PoisonError::into_inner)
-        } else {
-            let limit = Duration::from_millis(milliseconds.into());
-            let waited = self.changed.wait_timeout_while(state, limit, going);
-            waited.unwrap_or_else(PoisonError::into_inner).0
-        };
+        let state = wait_while(&self.changed, state, milliseconds, going);
         match state.end.as_ref().ok_or(hresult::OPERATION_TIMEOUT)? {
             Event { kind: EventKind::ServiceDisconnect, .. } => Err(hresult::SERVICE_DISCONNECT),
             end => Ok(end.document.clone()),

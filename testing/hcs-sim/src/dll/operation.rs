@@ -2,11 +2,10 @@
 
 use std::ffi::c_void;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use windows_sys::Win32::System::HostComputeSystem::HCS_OPERATION_COMPLETION;
 
-use super::{Library, library};
+use super::{Library, library, wait_while};
 use crate::hresult::{self, Hresult};
 use crate::wire::{Call, ProcessInfo, Reply, What};
 
@@ -100,13 +99,7 @@ impl Operation {
     ) -> (Result<Option<ProcessInfo>, Hresult>, Option<String>) {
         let state = self.state();
         let going = |state: &mut State| matches!(state.phase, Phase::Going);
-        let state = if milliseconds == u32::MAX {
-            self.changed.wait_while(state, going).unwrap_or_else(PoisonError::into_inner)
-        } else {
-            let limit = Duration::from_millis(milliseconds.into());
-            let waited = self.changed.wait_timeout_while(state, limit, going);
-            waited.unwrap_or_else(PoisonError::into_inner).0
-        };
+        let state = wait_while(&self.changed, state, milliseconds, going);
         match &state.phase {
             Phase::Unused => (Err(hresult::OPERATION_NOT_STARTED), None),
             Phase::Going if milliseconds == 0 => (Err(hresult::OPERATION_PENDING), None),
