@@ -26,13 +26,16 @@ pub struct BuildArgs {
     /// The kernel's modules: its directory below /lib/modules.
     #[arg(long, value_name = "DIR", requires = "kernel")]
     modules: Option<PathBuf>,
-    /// The guest agent, a static program; by default beside this one.
+    /// The guest agent, a static program; by default beside this one, or where `make install` puts it.
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
     /// Where the image goes.
     #[arg(long, value_name = "DIR", default_value = "/usr/local/share/runhcs")]
     output: PathBuf,
 }
+
+/// The guest agent's file.
+const AGENT: &str = "runhcs-guest-agent";
 
 /// A kernel and its modules, whatever they came in.
 struct Inputs {
@@ -80,13 +83,18 @@ pub fn build(args: &BuildArgs) -> Result<()> {
     written.into_iter().try_for_each(output::Pending::publish)
 }
 
+/// Where the agent is that was built, or installed, with this program.
+fn own_agent(own: &Path) -> PathBuf {
+    let beside = own.with_file_name(AGENT);
+    let prefix = own.parent().and_then(Path::parent);
+    let installed = prefix.map(|prefix| prefix.join("share/runhcs").join(AGENT));
+    installed.filter(|path| path.exists() && !beside.exists()).unwrap_or(beside)
+}
+
 fn read_agent(path: Option<&Path>) -> Result<Vec<u8>> {
     let path = match path {
         Some(path) => path.to_owned(),
-        None => {
-            let own = std::env::current_exe().context("find this program's own path")?;
-            own.with_file_name("runhcs-guest-agent")
-        }
+        None => own_agent(&std::env::current_exe().context("find this program's own path")?),
     };
     let agent = std::fs::read(&path).with_context(|| {
         format!("read the guest agent {}; `make build` makes it", path.display())
@@ -180,6 +188,21 @@ mod tests {
         let modules = [("a".to_owned(), vec![1, 2, 3]), ("b".to_owned(), vec![])];
         let lists: [(&str, &Modules); 1] = [("modules.load", &modules)];
         assert_eq!(pack(b"agent", &lists), pack(b"agent", &lists));
+    }
+
+    #[test]
+    fn the_agent_is_found_beside_the_program_or_where_it_is_installed() {
+        let prefix = tempfile::tempdir().unwrap();
+        let own = prefix.path().join("bin/runhcs-guest-image");
+        let (beside, share) = (own.with_file_name(AGENT), prefix.path().join("share/runhcs"));
+        for directory in [&prefix.path().join("bin"), &share] {
+            std::fs::create_dir_all(directory).unwrap();
+        }
+        assert_eq!(own_agent(&own), beside);
+        std::fs::write(share.join(AGENT), "").unwrap();
+        assert_eq!(own_agent(&own), share.join(AGENT));
+        std::fs::write(&beside, "").unwrap();
+        assert_eq!(own_agent(&own), beside);
     }
 
     #[test]
