@@ -228,3 +228,28 @@ in_both!(an_option_without_an_effect_says_so, |h: &Harness| {
     assert_eq!(limits(&before), limits(&h.runhcs(&["events", "--stats", "box"]).ok().stdout));
     h.runhcs(&["delete", "--force", "box"]).ok();
 });
+
+// As version 1.3 of the specification has it: what isn't there limits nothing, 0 is a limit.
+in_both!(no_limit_of_processes_is_not_one_of_none, |h: &Harness| {
+    let script = "echo one; (echo two) 2>/dev/null; echo three";
+    for (name, pids, forks) in [
+        ("none", json!({}), true),
+        ("null", json!({ "limit": null }), true),
+        ("zero", json!({ "limit": 0 }), false),
+    ] {
+        let bundle = Bundle::new(h, name, &["sh", "-c", script])
+            .edit(|config| config["linux"]["resources"] = json!({ "pids": pids }));
+        let outcome = h.new_container(&["run"], &bundle, name);
+        let printed = if forks { "one\ntwo\nthree\n" } else { "one\n" };
+        assert_eq!((outcome.stdout.as_str(), outcome.code == 0), (printed, forks), "{outcome:?}");
+    }
+    run(h, &json!({ "pids": { "limit": 50 } }));
+    let place = place(("pids", "pids.max"), "pids.max");
+    h.runhcs(&["update", "--memory", "64M", "box"]).ok();
+    assert_eq!(read(h, &place).unwrap(), "50");
+    h.runhcs(&["update", "--pids-limit", "0", "box"]).ok();
+    h.runhcs(&["exec", "box", "true"]).exec_refused("Resource temporarily unavailable");
+    h.runhcs(&["update", "--pids-limit", "-1", "box"]).ok();
+    assert_eq!(read(h, &place).unwrap(), "max");
+    h.runhcs(&["delete", "--force", "box"]).ok();
+});

@@ -42,9 +42,13 @@ in_both!(a_debian_root_runs, |h: &Harness| {
 fn versions_features_and_specs_are_what_clients_expect() {
     Harness::run(Isolation::Process, "versions", |h| {
         let version = h.runhcs(&["--version"]).ok().stdout;
-        assert!(version.starts_with("runhcs 0.") && version.contains("\nspec: 1."), "{version}");
+        assert!(
+            version.starts_with("runhcs 0.") && version.ends_with("\nspec: 1.3.0\n"),
+            "{version}"
+        );
         let features = h.runhcs(&["features"]).ok().stdout;
         let features: serde_json::Value = serde_json::from_str(&features).unwrap();
+        assert_eq!(features["ociVersionMax"], "1.3.0");
         let linux = &features["linux"];
         assert_eq!(linux["cgroup"]["v2"], true);
         let has = |list: &serde_json::Value, name: &str| {

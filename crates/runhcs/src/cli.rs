@@ -11,7 +11,7 @@ use crate::sys::cli;
 pub use crate::sys::cli::{CreateArgs, ExecArgs, SpecArgs};
 
 /// What `--version` prints after the name. Podman and containerd read the `spec:` line.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nspec: ", "1.2.0");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nspec: ", "1.3.0");
 
 /// OCI container runtime with process and VM isolation.
 // As with runc, the last of several equal options counts: callers put theirs after the user's.

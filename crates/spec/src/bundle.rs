@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::document::{Document, read};
 use crate::mounts::prepare_mounts;
 use crate::validate::{normalize, validate, validate_process};
+use crate::vm_hardware::VmHardware;
 use crate::{Error, Result, typed};
 
 /// A loaded and validated bundle, all paths absolute.
@@ -17,6 +18,8 @@ pub struct Bundle {
     pub path: PathBuf,
     /// Its configuration; `root.path` and the sources of bind mounts are absolute.
     pub spec: Spec,
+    /// Its `vm.hwConfig`, which `spec` has no room for.
+    pub hardware: Option<VmHardware>,
     pub(crate) rootfs: PathBuf,
 }
 
@@ -34,8 +37,8 @@ impl Bundle {
         let bundle =
             path.canonicalize().map_err(|source| Error::Read { path: path.to_owned(), source })?;
         let config = bundle.join("config.json");
-        let spec = parse_spec(&config, &read(&config)?)?;
-        Self::new(bundle, spec)
+        let (spec, hardware) = parse_spec(&config, &read(&config)?)?;
+        Self::new(bundle, spec, hardware)
     }
 
     /// The root file system's directory; on Windows it may be empty.
@@ -43,13 +46,13 @@ impl Bundle {
         &self.rootfs
     }
 
-    fn new(path: PathBuf, mut spec: Spec) -> Result<Self> {
+    fn new(path: PathBuf, mut spec: Spec, hardware: Option<VmHardware>) -> Result<Self> {
         let rootfs = find_rootfs(&path, spec.root().as_ref())?;
         if let Some(root) = spec.root_mut() {
             root.set_path(rootfs.clone());
         }
         prepare_mounts(&mut spec, &path)?;
-        Ok(Self { path, spec, rootfs })
+        Ok(Self { path, spec, hardware, rootfs })
     }
 }
 
@@ -75,14 +78,16 @@ pub fn configuration_from(value: &Value) -> Result<Spec> {
 }
 
 /// The validated configuration of the file at `path`, its paths as they are written.
-fn parse_spec(path: &Path, bytes: &[u8]) -> Result<Spec> {
+fn parse_spec(path: &Path, bytes: &[u8]) -> Result<(Spec, Option<VmHardware>)> {
     let mut document = Document::new(path, bytes)?;
     document.repair_process("/process");
+    document.repair_resources("/linux/resources");
     document.repair_utility_vm_path();
+    let hardware = document.take_vm_hardware()?;
     let mut spec = document.read()?;
     normalize(&mut spec);
     validate(&spec)?;
-    Ok(spec)
+    Ok((spec, hardware))
 }
 
 /// The root file system's directory, without symbolic links.

@@ -20,7 +20,9 @@ fn config() -> Value {
         "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
         "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
     });
-    config["vm"] = json!({"kernel": {"path": "/k", "parameters": ["a"]}});
+    config["vm"] = json!({
+        "kernel": {"path": "/k", "parameters": ["a"]}, "hwConfig": {"vcpus": 3, "irqs": []}
+    });
     config
 }
 
@@ -68,6 +70,14 @@ fn a_valid_bundle_comes_out_with_absolute_paths() {
     let data = mounts.last().unwrap();
     assert_eq!(data.source().as_deref(), Some(real.join("data").as_path()));
     assert_eq!(mounts[0].source().as_deref(), Some(Path::new("proc")));
+    assert_eq!(bundle.hardware.and_then(|hardware| hardware.vcpus()), Some(3));
+}
+
+#[test]
+fn a_wrong_type_of_the_hardware_is_placed() {
+    let error = load(&with("/vm/hwConfig/vcpus", Some(json!("x")))).unwrap_err();
+    assert!(error.contains("config.json: vm.hwConfig.vcpus: invalid type"), "{error}");
+    assert!(error.contains(" at line 1 column "), "{error}");
 }
 
 #[test]
@@ -356,12 +366,12 @@ mod mutations {
 
     /// All that is done with a configuration once it is read.
     fn use_it(bytes: &[u8], bundle: &Path) {
-        let Ok(spec) = parse_spec(Path::new("config.json"), bytes) else { return };
+        let Ok((spec, hardware)) = parse_spec(Path::new("config.json"), bytes) else { return };
         let _ = decide_isolation(&spec, IsolationHints::default());
-        let _ = VmOptions::from_spec(&spec, &VmDefaults::default());
+        let _ = VmOptions::from_spec(&spec, hardware.as_ref(), &VmDefaults::default());
         let _ = sandbox_role(&spec.annotations().clone().unwrap_or_default());
         let _ = windows::make_absolute(&mut spec.clone(), r"C:\bundle");
-        if let Ok(loaded) = Bundle::new(bundle.to_owned(), spec) {
+        if let Ok(loaded) = Bundle::new(bundle.to_owned(), spec, hardware) {
             assert!(loaded.rootfs().is_absolute());
             for mount in loaded.spec.mounts().iter().flatten() {
                 assert!(mount.destination().is_absolute(), "{mount:?}");

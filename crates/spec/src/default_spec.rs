@@ -11,7 +11,7 @@ use oci_spec::runtime::{
 use crate::{tree, typed};
 
 /// The version of the specification that runhcs implements.
-pub const OCI_VERSION: &str = "1.2.0";
+pub const OCI_VERSION: &str = "1.3.0";
 
 const DEFAULT: &str = include_str!("default_spec.json");
 

@@ -9,7 +9,9 @@ use oci_spec::runtime::Capability;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::{Error, Result, tree, typed};
+use crate::typed::{self, ContentError};
+use crate::vm_hardware::VmHardware;
+use crate::{Error, Result, tree};
 
 /// The largest document that is read, in bytes.
 const MAX_SIZE: u64 = 16 << 20;
@@ -55,11 +57,20 @@ impl<'a> Document<'a> {
 
     /// Reads the document as this type.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T> {
-        typed::read(&self.tree).map_err(|error| Error::Malformed {
+        typed::read(&self.tree).map_err(|error| self.malformed(error))
+    }
+
+    /// Takes `vm.hwConfig` out of a configuration: the type has no room for it.
+    pub(crate) fn take_vm_hardware(&mut self) -> Result<Option<VmHardware>> {
+        VmHardware::take(&mut self.tree).map_err(|error| self.malformed(error))
+    }
+
+    fn malformed(&self, error: ContentError) -> Error {
+        Error::Malformed {
             path: self.path.to_owned(),
             message: tree::locate(self.bytes, &error.field, &error.message),
             field: error.field,
-        })
+        }
     }
 
     /// Gives a configuration's field `windows.hyperv.utilityVMPath` the name that the type has for
@@ -72,6 +83,14 @@ impl<'a> Document<'a> {
         }
     }
 
+    /// Puts right what the type of resources is stricter about than the specification; `resources`
+    /// is where they are, as a JSON pointer.
+    pub(crate) fn repair_resources(&mut self, resources: &str) {
+        if let Some(resources) = self.tree.pointer_mut(resources).and_then(Value::as_object_mut) {
+            drop_absent_limit(resources);
+        }
+    }
+
     /// Puts right what the type of a process is stricter about than the specification; `process`
     /// is where it is, as a JSON pointer.
     pub(crate) fn repair_process(&mut self, process: &str) {
@@ -81,6 +100,14 @@ impl<'a> Document<'a> {
         add_user(process);
         name_scheduler_flags(process);
         drop_unknown_capabilities(process);
+    }
+}
+
+/// Drops `pids` without a limit: the type would take 0 for it, which is a limit.
+fn drop_absent_limit(resources: &mut Map<String, Value>) {
+    let pids = resources.get("pids").and_then(Value::as_object);
+    if pids.is_some_and(|pids| pids.get("limit").is_none_or(Value::is_null)) {
+        resources.remove("pids");
     }
 }
 

@@ -16,6 +16,7 @@ mod scratch;
 mod tree;
 mod typed;
 mod validate;
+mod vm_hardware;
 mod vm_options;
 pub mod windows;
 
@@ -30,6 +31,7 @@ pub use isolation::{
 pub use resources::{load_resources, resources_from};
 pub use scratch::Scratch;
 pub use validate::{has_own_pid_namespace, validate_process};
+pub use vm_hardware::VmHardware;
 pub use vm_options::{
     Accelerator, Console, DEFAULT_INITRAMFS, DEFAULT_KERNEL, DEFAULT_TEMPLATES, Entropy,
     GUEST_OVERHEAD_MIB, Machine, TemplateUse, VmDefaults, VmOptions,

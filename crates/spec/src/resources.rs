@@ -15,7 +15,9 @@ use crate::{Result, typed};
 /// The file can't be read, or doesn't hold resources. The error names the field.
 pub fn load_resources(path: &Path) -> Result<LinuxResources> {
     let bytes = read(path)?;
-    Document::new(path, &bytes)?.read()
+    let mut document = Document::new(path, &bytes)?;
+    document.repair_resources("");
+    document.read()
 }
 
 /// The resources that a value of the same shape stands for.
@@ -41,6 +43,11 @@ mod tests {
         };
         let resources = load(r#"{"memory": {"limit": 7}}"#).unwrap();
         assert_eq!(resources.memory().as_ref().unwrap().limit(), Some(7));
+        for text in [r#"{"pids": {}}"#, r#"{"pids": {"limit": null}}"#] {
+            assert_eq!(load(text).unwrap(), LinuxResources::default(), "no limit is not one of 0");
+        }
+        let resources = load(r#"{"pids": {"limit": 0}}"#).unwrap();
+        assert_eq!(resources.pids().map(|pids| pids.limit()), Some(0));
         for (text, message) in [
             (r#"{"memory": {"limit": "7"}}"#, ": memory.limit: invalid type: string"),
             (r#"{"memory": [7]}"#, ": memory: invalid type: sequence"),

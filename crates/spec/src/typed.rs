@@ -25,6 +25,18 @@ pub(crate) struct ContentError {
     pub message: String,
 }
 
+impl ContentError {
+    /// The same error, of a document in which the value is at `field`.
+    pub(crate) fn within(self, field: &str) -> Self {
+        let place = match self.field.as_str() {
+            "." => field.to_owned(),
+            inner if inner.starts_with('[') => format!("{field}{inner}"),
+            inner => format!("{field}.{inner}"),
+        };
+        Self { field: place, ..self }
+    }
+}
+
 /// Reads a value of the type.
 pub(crate) fn read<'de, T: de::Deserialize<'de>>(value: &'de Value) -> Result<T, ContentError> {
     T::deserialize(Node(value)).map_err(|Failure(failure)| {

@@ -12,6 +12,7 @@ use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
 use crate::annotations::refuse_unknown_own;
+use crate::vm_hardware::VmHardware;
 use crate::{Error, Result};
 
 mod kinds;
@@ -148,23 +149,27 @@ impl VmOptions {
 
     /// Translates the configuration and its annotations.
     ///
-    /// If no annotation gives the memory, the VM has what `defaults` say, or more if the
-    /// container's own memory limit needs more.
+    /// If neither an annotation nor `vm.hwConfig` gives the memory, the VM has what `defaults` say,
+    /// or more if the container's own memory limit needs more.
     ///
     /// # Errors
     /// A value that doesn't parse or is out of range, naming the annotation, field or entry of the
     /// configuration file; two annotations that contradict each other; an annotation that begins
     /// with `io.runhcs.` or `io.microsoft.virtualmachine.` and isn't known, or can't be had; a `vm`
     /// object that asks for what isn't possible.
-    pub fn from_spec(spec: &Spec, defaults: &VmDefaults) -> Result<Self> {
+    pub fn from_spec(
+        spec: &Spec,
+        hardware: Option<&VmHardware>,
+        defaults: &VmDefaults,
+    ) -> Result<Self> {
         refuse_unknown_own(spec)?;
         names::ignored(spec)?;
         let defaults = Checked::from_file(defaults)?;
-        let object = Checked::from_object(spec)?;
+        let object = Checked::from_object(spec, hardware)?;
         let annotated = Checked::from_annotations(spec.annotations().as_ref())?;
         let weaker = defaults.0.memory_mib.unwrap_or(DEFAULT_MEMORY_MIB);
-        let memory_mib =
-            annotated.0.memory_mib.unwrap_or_else(|| weaker.max(needed_memory_mib(spec)));
+        let given = annotated.0.memory_mib.or(object.0.memory_mib);
+        let memory_mib = given.unwrap_or_else(|| weaker.max(needed_memory_mib(spec)));
         let Checked(merged) = annotated.or(object).or(defaults);
         let huge_pages = merged.huge_pages.unwrap_or_default();
         let (machine, vcpus) = (merged.machine.unwrap_or_default(), merged.vcpus.unwrap_or(1));
@@ -270,8 +275,8 @@ impl Checked {
         Ok(Self(file.clone()))
     }
 
-    fn from_object(spec: &Spec) -> Result<Self> {
-        let mut found = VmDefaults::default();
+    fn from_object(spec: &Spec, hardware: Option<&VmHardware>) -> Result<Self> {
+        let mut found = hardware.map_or_else(|| Ok(VmDefaults::default()), Self::of_hardware)?;
         let Some(vm) = spec.vm() else { return Ok(Self(found)) };
         found.kernel = Some(named("vm.kernel.path", value::file(vm.kernel().path()))?);
         if let Some(initrd) = vm.kernel().initrd() {
@@ -294,6 +299,23 @@ impl Checked {
             return Err(Error::invalid("vm.image", message));
         }
         Ok(Self(found))
+    }
+
+    fn of_hardware(hardware: &VmHardware) -> Result<VmDefaults> {
+        hardware.refuse_foreign()?;
+        let vcpus = hardware.vcpus().map(|count| value::vcpus(&count.to_string()));
+        let memory = hardware.memory().map(|bytes| {
+            let mib = value::memory_mib(&(bytes >> 20).to_string());
+            mib.map_err(|why| format!("{bytes} bytes are too few or too many: {why}"))
+        });
+        let memory_mib = named("vm.hwConfig.memory", memory.transpose())?;
+        Ok(VmDefaults {
+            vcpus: named("vm.hwConfig.vcpus", vcpus.transpose())?,
+            memory_mib,
+            // It is the most that the VM may have.
+            max_memory_mib: memory_mib,
+            ..VmDefaults::default()
+        })
     }
 
     fn from_annotations(annotations: Option<&HashMap<String, String>>) -> Result<Self> {

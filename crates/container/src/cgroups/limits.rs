@@ -179,6 +179,16 @@ fn no_controller(setting: &Setting) -> Error {
     invalid(&setting.field, why)
 }
 
+/// `pids.max` of both versions. A limit of 0 leaves room for the container's first process, as with
+/// the systemd driver, whose `TasksMax` can't be less.
+pub(crate) fn pids(resources: &LinuxResources) -> Option<Setting> {
+    let value = match resources.pids().as_ref()?.limit() {
+        ..0 => "max".to_owned(),
+        limit => limit.max(1).to_string(),
+    };
+    Some(Setting::new("linux.resources.pids.limit", "pids", "pids.max", value))
+}
+
 /// A page size as `linux.resources.hugepageLimits` and the kernel's files have it: a number and
 /// `KB`, `MB` or `GB`.
 pub(crate) fn check_page_size(index: usize, size: &str) -> Result<()> {

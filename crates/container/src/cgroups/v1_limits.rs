@@ -3,7 +3,7 @@
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 use runhcs_compute::Result;
 
-use super::limits::{Setting, check_page_size, idle, rdma};
+use super::limits::{Setting, check_page_size, idle, pids, rdma};
 use crate::error::invalid;
 
 /// What `cpu.shares` takes; the kernel would silently take the nearest (kernel/sched/sched.h,
@@ -22,10 +22,7 @@ pub(crate) fn settings(resources: &LinuxResources) -> Result<Vec<Setting>> {
     }
     resources.memory().iter().try_for_each(|memory| memory_settings(memory, &mut list))?;
     resources.cpu().iter().try_for_each(|cpu| cpu_settings(cpu, &mut list))?;
-    if let Some(limit) = resources.pids().map(|pids| pids.limit()).filter(|limit| *limit != 0) {
-        let value = if limit > 0 { limit.to_string() } else { "max".to_owned() };
-        list.push(Setting::new("linux.resources.pids.limit", "pids", "pids.max", value));
-    }
+    list.extend(pids(resources));
     resources.block_io().iter().try_for_each(|block| block_settings(block, &mut list))?;
     for (index, limit) in resources.hugepage_limits().iter().flatten().enumerate() {
         let (size, value) = (limit.page_size(), limit.limit());
@@ -237,6 +234,7 @@ mod tests {
             ),
             (r#"{"cpu":{"shares":512,"idle":1}}"#, &[("cpu.idle", "1")]),
             (r#"{"pids":{"limit":-1}}"#, &[("pids.max", "max")]),
+            (r#"{"pids":{"limit":0}}"#, &[("pids.max", "1")]),
             (
                 r#"{"blockIO":{"weight":100,"leafWeight":20,
                     "weightDevice":[{"major":8,"minor":0,"weight":30,"leafWeight":40}],

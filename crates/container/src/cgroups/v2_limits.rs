@@ -4,7 +4,7 @@
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 use runhcs_compute::Result;
 
-use super::limits::{Setting, check_page_size, idle, rdma};
+use super::limits::{Setting, check_page_size, idle, pids, rdma};
 use super::v1_limits::check_weight;
 use crate::error::invalid;
 
@@ -13,9 +13,7 @@ pub(crate) fn settings(resources: &LinuxResources) -> Result<Vec<Setting>> {
     let mut list = Vec::new();
     resources.memory().iter().try_for_each(|memory| memory_settings(memory, &mut list))?;
     resources.cpu().iter().try_for_each(|cpu| cpu_settings(cpu, &mut list))?;
-    if let Some(pids) = resources.pids().map(|pids| pids.limit()).filter(|limit| *limit != 0) {
-        list.push(Setting::new("linux.resources.pids.limit", "pids", "pids.max", limit(pids)));
-    }
+    list.extend(pids(resources));
     resources.block_io().iter().try_for_each(|block| block_settings(block, &mut list))?;
     for (index, hugepages) in resources.hugepage_limits().iter().flatten().enumerate() {
         let (size, value) = (hugepages.page_size(), limit(hugepages.limit()));
@@ -256,6 +254,7 @@ mod tests {
             ),
             (r#"{"cpu":{"period":2000}}"#, &[("cpu.max", "max 2000")]),
             (r#"{"pids":{"limit":7}}"#, &[("pids.max", "7")]),
+            (r#"{"pids":{"limit":0}}"#, &[("pids.max", "1")]),
             (
                 r#"{"blockIO":{"weight":1000,"weightDevice":[{"major":8,"minor":0,"weight":10}],
                     "throttleReadBpsDevice":[{"major":8,"minor":0,"rate":5}],

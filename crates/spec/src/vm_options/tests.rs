@@ -6,8 +6,9 @@ use super::*;
 fn options(fields: serde_json::Value, file: &VmDefaults) -> std::result::Result<VmOptions, String> {
     let mut json = json!({"ociVersion": "1.0.0"});
     json.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    let hardware = VmHardware::take(&mut json).unwrap();
     let spec = serde_json::from_value(json).unwrap();
-    VmOptions::from_spec(&spec, file).map_err(|e| e.to_string())
+    VmOptions::from_spec(&spec, hardware.as_ref(), file).map_err(|e| e.to_string())
 }
 
 fn annotated_with(pairs: &[(&str, &str)]) -> std::result::Result<VmOptions, String> {
@@ -99,11 +100,16 @@ fn every_source_overrides_the_weaker_ones() {
     let vm = json!({
         "kernel": {"path": "/vm/kernel", "parameters": ["vm=1", "two"], "initrd": "/vm/initrd"},
         "hypervisor": {"path": "/vm/qemu", "parameters": []},
+        "hwConfig": {"vcpus": 7, "memory": 400 << 20, "deviceTree": "", "irqs": []},
     });
     let from_object = VmOptions {
         kernel: "/vm/kernel".into(),
         initramfs: "/vm/initrd".into(),
         kernel_args: "vm=1 two".into(),
+        memory_mib: 400,
+        max_memory_mib: None,
+        vcpus: 7,
+        max_vcpus: None,
         qemu: "/vm/qemu".into(),
         ..from_file
     };
@@ -325,6 +331,27 @@ fn a_vm_object_that_asks_too_much_is_refused() {
             "vm.hypervisor.parameters: own parameters",
         ),
         (json!({"kernel": kernel, "image": {"path": "/i", "format": "raw"}}), "vm.image: not"),
+        (
+            json!({"kernel": kernel, "hwConfig": {"vcpus": 0}}),
+            "vm.hwConfig.vcpus: \"0\" is not a number of virtual CPUs from 1 to 255",
+        ),
+        (
+            json!({"kernel": kernel, "hwConfig": {"memory": 4_194_304}}),
+            "vm.hwConfig.memory: 4194304 bytes are too few or too many: \"4\" is not a number of MiB from 64 to",
+        ),
+        (
+            json!({"kernel": kernel, "hwConfig": {"deviceTree": "/vm.dtb"}}),
+            "vm.hwConfig.deviceTree: not supported",
+        ),
+        (
+            json!({"kernel": kernel, "hwConfig": {"dtdevs": ["/soc/uart"]}}),
+            "vm.hwConfig.dtdevs: not supported",
+        ),
+        (
+            json!({"kernel": kernel, "hwConfig": {"iomems": [{"firstMFN": 1, "nrMFNs": 1}]}}),
+            "vm.hwConfig.iomems: not supported",
+        ),
+        (json!({"kernel": kernel, "hwConfig": {"irqs": [11]}}), "vm.hwConfig.irqs: not supported"),
     ] {
         let error = options(json!({"vm": vm}), &VmDefaults::default()).unwrap_err();
         assert!(error.starts_with(message), "{error}");
@@ -354,6 +381,11 @@ fn the_memory_suffices_for_the_containers_limit() {
     assert_eq!(with_limit(400 << 20, None, &file()), 528);
     assert_eq!(with_limit(100 << 20, None, &file()), 300);
     assert_eq!(with_limit(400 << 20, Some("100"), &none), 100, "an annotation is final");
+    let fields = json!({
+        "linux": {"resources": {"memory": {"limit": 400 << 20}}},
+        "vm": {"kernel": {"path": "/k"}, "hwConfig": {"memory": (101 << 20) - 1}},
+    });
+    assert_eq!(options(fields, &none).unwrap().memory_mib, 100, "the hardware is a maximum");
 }
 
 proptest! {

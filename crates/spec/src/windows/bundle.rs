@@ -23,7 +23,8 @@ pub fn load_bundle(path: &Path) -> Result<Bundle> {
     let config = bundle.join("config.json");
     let spec = parse_spec(&config, &read(&config)?, &bundle.to_string_lossy())?;
     let rootfs = spec.root().as_ref().map_or_else(PathBuf::new, |root| root.path().clone());
-    Ok(Bundle { path: bundle, spec, rootfs })
+    // On Windows `vm` is refused.
+    Ok(Bundle { path: bundle, spec, hardware: None, rootfs })
 }
 
 /// Reads a process document, as `exec --process` takes it; `-` is standard input. It is validated
@@ -42,6 +43,7 @@ pub fn load_process(path: &Path) -> Result<Process> {
 fn parse_spec(path: &Path, bytes: &[u8], bundle: &str) -> Result<Spec> {
     let mut document = Document::new(path, bytes)?;
     document.repair_process("/process");
+    document.repair_resources("/linux/resources");
     document.repair_utility_vm_path();
     let mut spec: Spec = document.read()?;
     validate(&spec)?;

@@ -136,7 +136,8 @@ impl Service for CreationService<'_> {
         let Claimed { globals, args, bundle, record, entry } = &self.claimed;
         let network = self.network.as_ref().map(PodNetwork::path);
         let options = flow.step("vm-options", || {
-            let options = VmOptions::from_spec(&bundle.spec, &globals.config.vm)?;
+            let hardware = bundle.hardware.as_ref();
+            let options = VmOptions::from_spec(&bundle.spec, hardware, &globals.config.vm)?;
             for name in VmOptions::ignored_annotations(&bundle.spec)? {
                 tracing::warn!(annotation = name, "it has no effect on this system");
             }

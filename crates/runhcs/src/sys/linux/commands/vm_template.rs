@@ -38,16 +38,19 @@ fn directory(globals: &Globals) -> PathBuf {
 /// Makes a template and prints its id.
 fn create(globals: &Globals, args: &VmTemplateCreateArgs) -> Result<u8> {
     sys::check_may_have_vm()?;
-    let spec = match &args.bundle {
-        Some(path) => sys::load_bundle(path)?.spec,
-        None => Spec::default(),
+    let (spec, hardware) = match &args.bundle {
+        Some(path) => {
+            let bundle = sys::load_bundle(path)?;
+            (bundle.spec, bundle.hardware)
+        }
+        None => (Spec::default(), None),
     };
     let defaults = VmDefaults {
         memory_mib: args.memory_mib.or(globals.config.vm.memory_mib),
         vcpus: args.vcpus.or(globals.config.vm.vcpus),
         ..globals.config.vm.clone()
     };
-    let options = VmOptions::from_spec(&spec, &defaults)?;
+    let options = VmOptions::from_spec(&spec, hardware.as_ref(), &defaults)?;
     if options.templates.is_none() || defaults.template == Some(TemplateUse::Never) {
         bail!("the configuration says that no VM is resumed from a template: `template`");
     }
