@@ -102,3 +102,51 @@ in_both!(names_are_the_containers_own, |h: &Harness| {
     assert_eq!(printed, "the-box\nboxes.example\n");
     assert_eq!(std::fs::read_to_string("/proc/sys/kernel/domainname").unwrap(), own);
 });
+
+#[test]
+fn the_ids_of_a_joined_user_namespace_are_what_they_are() {
+    Harness::run(Isolation::Process, "joined-ids", |h| {
+        let ids = |ranges: &[[u32; 3]]| -> Value {
+            let range = |[container, host, size]: &[u32; 3]| json!({ "containerID": container, "hostID": host, "size": size });
+            ranges.iter().map(range).collect()
+        };
+        let own = ids(&[[0, 0, 1000], [1000, 1000, 64_536]]);
+        let mapped = |config: &mut Value, users: &Value, groups: &Value| {
+            all_but(&[], config);
+            config["linux"]["uidMappings"] = users.clone();
+            config["linux"]["gidMappings"] = groups.clone();
+        };
+        let first = start(h, "first", |config| mapped(config, &own, &own));
+        let join = |config: &mut Value| {
+            config["hostname"] = json!("");
+            for (kind, name) in KINDS.into_iter().filter(|(kind, _)| *kind != "mount") {
+                let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+                let namespace = namespaces.iter_mut().find(|each| each["type"] == kind).unwrap();
+                namespace["path"] = json!(format!("/proc/{first}/ns/{name}"));
+            }
+        };
+        let reversed = ids(&[[1000, 1000, 64_536], [0, 0, 1000]]);
+        for (name, same) in [("equal", &own), ("reversed", &reversed), ("none", &json!([]))] {
+            let second = start(h, name, |config| {
+                mapped(config, same, same);
+                join(config);
+            });
+            assert_eq!(of(&first, "user"), of(&second, "user"), "{same}");
+            h.runhcs(&["delete", "--force", name]).ok();
+        }
+        let other = ids(&[[0, 0, 65_536]]);
+        let refused = |users: &Value, groups: &Value, message: &str| {
+            let bundle = Bundle::new(h, "box", &["true"]).edit(|config| {
+                mapped(config, users, groups);
+                join(config);
+            });
+            h.new_container(&["create"], &bundle, "box").refused(message);
+            std::fs::remove_dir_all(bundle.path()).unwrap();
+        };
+        let theirs = "the user namespace that linux.namespaces has joined maps other ids: 0 0 1000, 1000 1000 64536";
+        refused(&other, &own, &format!("linux.uidMappings: {theirs}"));
+        refused(&own, &other, &format!("linux.gidMappings: {theirs}"));
+        refused(&own, &json!([]), "linux.gidMappings: is needed to map ids, and is empty");
+        h.runhcs(&["delete", "--force", "first"]).ok();
+    });
+}

@@ -1,4 +1,4 @@
-//! The ids of a new user namespace: which of the caller's ids they are (user_namespaces(7)).
+//! The ids of a user namespace: which of the caller's ids they are (user_namespaces(7)).
 
 use std::io;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use runhcs_compute::{Error, Result};
 use crate::error::{Context, invalid};
 use crate::proc;
 
-/// The mappings of a new user namespace.
+/// The mappings of a user namespace.
 #[derive(Debug)]
 pub(crate) struct IdMaps {
     users: Map,
@@ -79,6 +79,12 @@ impl IdMaps {
             users: map("uidMappings", "uid_map", "newuidmap", users, own(uid.as_raw()))?,
             groups: map("gidMappings", "gid_map", "newgidmap", groups, own(gid.as_raw()))?,
         })
+    }
+
+    /// Refuses a user namespace, that of the process, which has other ids.
+    pub(crate) fn compare(&self, pid: u32) -> Result<()> {
+        self.users.compare(pid)?;
+        self.groups.compare(pid)
     }
 
     /// The caller's id for a user of the namespace.
@@ -151,8 +157,31 @@ impl Map {
         Err(invalid(field, format!("{id} is not mapped by {}", self.field)))
     }
 
+    /// In whatever order: that is the kernel's own affair.
+    fn compare(&self, pid: u32) -> Result<()> {
+        let path = format!("/proc/{pid}/{}", self.file);
+        let text = std::fs::read_to_string(&path).context(|| format!("read {path}"))?;
+        let line = |line: &str| line.split_whitespace().map(|n| n.parse().ok()).collect();
+        let mut theirs: Vec<Option<Vec<u32>>> = text.lines().map(line).collect();
+        let mut given: Vec<_> = self.mappings.iter().map(|m| Some(numbers(m).to_vec())).collect();
+        theirs.sort_unstable();
+        given.sort_unstable();
+        if theirs == given {
+            return Ok(());
+        }
+        let lines: Vec<String> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        let why = format!(
+            "the user namespace that linux.namespaces has joined maps other ids: {}; give those, or \
+             leave the mappings out",
+            lines.join(", ")
+        );
+        Err(invalid(self.field.clone(), why))
+    }
+
     fn write(&self, pid: u32) -> Result<()> {
-        let numbers = |m: &LinuxIdMapping| [m.container_id(), m.host_id(), m.size()];
         let Some(program) = self.program else {
             let line = |m| numbers(m).map(|n| n.to_string()).join(" ") + "\n";
             let text: String = self.mappings.iter().map(line).collect();
@@ -177,6 +206,11 @@ impl Map {
         let file = if self.file == "uid_map" { "/etc/subuid" } else { "/etc/subgid" };
         Err(failed(format!("{}: {}; see {file}", output.status, stderr.trim())))
     }
+}
+
+/// As the kernel's files have them.
+fn numbers(mapping: &LinuxIdMapping) -> [u32; 3] {
+    [mapping.container_id(), mapping.host_id(), mapping.size()]
 }
 
 /// Whether the caller is in a user namespace other than the first, whose ids are all ids.

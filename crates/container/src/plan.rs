@@ -17,7 +17,7 @@ use crate::hooks::{HookPoint, HookSubject, Surroundings};
 use crate::ids::{self, IdMaps};
 use crate::intel_rdt::{NewGroup, RdtGroup, RdtPlan};
 use crate::labels::Labels;
-use crate::namespaces::Namespaces;
+use crate::namespaces::{Joined, Namespaces};
 use crate::net_devices::{MovedDevices, NetDevices};
 use crate::program::Program;
 use crate::rootfs::RootPlan;
@@ -25,7 +25,7 @@ use crate::scheduling::{Affinity, MemoryPolicy, Personality, Scheduling};
 use crate::seccomp::{Filter, Moment, Watched};
 use crate::spawn::spawn;
 use crate::sysctls::Sysctls;
-use crate::{CreateOptions, Init, barrier, init, proc};
+use crate::{CreateOptions, Init, barrier, init, proc, user_namespace};
 
 /// All that a container can leave in the system, known before any of it exists.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,7 +57,7 @@ pub struct Plan<'a> {
     pub(crate) options: CreateOptions<'a>,
     pub(crate) process: &'a Process,
     pub(crate) namespaces: Namespaces,
-    /// Of a new user namespace.
+    /// Of a new user namespace, or those that one which is joined is said to have.
     id_maps: Option<IdMaps>,
     /// Device nodes can't be made in a user namespace, whoever made that.
     pub(crate) may_mknod: bool,
@@ -109,8 +109,11 @@ impl<'a> Plan<'a> {
         // For further processes only, but what is wrong with it is wrong now.
         Affinity::new(process.exec_cpu_affinity().as_ref())?;
         let credentials = Credentials::new(process)?;
-        let new_user_namespace = namespaces.is_new(libc::CLONE_NEWUSER);
-        let id_maps = new_user_namespace.then(|| IdMaps::new(spec)).transpose()?;
+        let given = [linux.uid_mappings(), linux.gid_mappings()];
+        let given = given.into_iter().flatten().any(|mappings| !mappings.is_empty());
+        let mapped =
+            namespaces.is_new(libc::CLONE_NEWUSER) || namespaces.has(libc::CLONE_NEWUSER) && given;
+        let id_maps = mapped.then(|| IdMaps::new(spec)).transpose()?;
         if !namespaces.has(libc::CLONE_NEWUSER) && !rustix::process::geteuid().is_root() {
             return Err(invalid(
                 "linux.namespaces",
@@ -150,7 +153,7 @@ impl<'a> Plan<'a> {
             && rustix::process::geteuid().is_root();
         let root = RootPlan::new(spec, foreign)?;
         let uid = process.user().uid();
-        // Of an existing user namespace the ids aren't known.
+        // Of an existing user namespace the ids may not be known.
         let owner = match (&id_maps, namespaces.has(libc::CLONE_NEWUSER)) {
             (Some(maps), _) => maps.host_uid(uid),
             (None, false) => Some(uid),
@@ -217,6 +220,7 @@ impl<'a> Plan<'a> {
         let way_in = self.cgroup.create(&self.limits)?;
         let fifo = barrier::make(&self.resources.runtime_dir)?;
         let mut joined = self.namespaces.open_joined()?;
+        self.compare_ids(&joined)?;
         let trees = self.root.open()?;
         let new_group = self.rdt.as_ref().map(RdtPlan::create).transpose()?;
         let (channel, theirs) = Channel::pair()?;
@@ -251,7 +255,18 @@ impl<'a> Plan<'a> {
     }
 
     fn joins_user_namespace(&self) -> bool {
-        self.id_maps.is_none() && self.namespaces.has(libc::CLONE_NEWUSER)
+        self.namespaces.has(libc::CLONE_NEWUSER) && !self.namespaces.is_new(libc::CLONE_NEWUSER)
+    }
+
+    /// The ids of a user namespace that is joined are what they are; to say others is an error.
+    fn compare_ids(&self, joined: &Joined) -> Result<()> {
+        let user = joined.iter().find(|(flag, ..)| *flag == libc::CLONE_NEWUSER);
+        match (user, &self.id_maps) {
+            (Some((.., namespace)), Some(maps)) => {
+                user_namespace::visit(namespace, |pid| maps.compare(pid))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What is done before an existing user namespace is joined, where others could look at the
@@ -277,8 +292,8 @@ impl<'a> Plan<'a> {
         pid: u32,
         joined_network: Option<&OwnedFd>,
     ) -> Result<()> {
-        self.id_maps.as_ref().map_or(Ok(()), |maps| maps.write(pid))?;
         if !self.joins_user_namespace() {
+            self.id_maps.as_ref().map_or(Ok(()), |maps| maps.write(pid))?;
             // From here: init's own privilege ends with its user namespace, and its files in
             // procfs are out of its reach once it hides itself.
             self.set_oom_score(&pid.to_string())?;
