@@ -130,6 +130,8 @@ fn what_cant_be_checkpointed_is_refused() {
         checkpoint(&["--page-server", "nowhere"]).refused("ADDRESS:PORT");
         checkpoint(&["--manage-cgroups-mode", "nonsense"]).refused("nonsense");
         checkpoint(&[]).refused("it is not installed");
+        let named = ["--criu", "/nowhere/criu", "checkpoint", "--image-path", &images, "box"];
+        h.runhcs(&named).refused("/nowhere/criu dump: it is not installed");
         assert_eq!(h.state("box")["status"], "running");
         h.runhcs(&["delete", "--force", "box"]).ok();
         let path = bundle.path().to_str().unwrap().to_owned();

@@ -57,33 +57,14 @@ impl RdtPlan {
             }
             Some(class) => (root.join(class), false),
         };
-        let mut schemata = Vec::new();
-        for (name, prefix, line) in [
-            ("l3CacheSchema", "L3", rdt.l3_cache_schema()),
-            ("memBwSchema", "MB:", rdt.mem_bw_schema()),
-        ] {
-            let Some(line) = line.as_deref().filter(|line| !line.is_empty()) else { continue };
-            if !line.starts_with(prefix) {
-                let why = format!("{line:?} doesn't begin with {prefix:?}");
-                return Err(invalid(field(name), why));
-            }
-            schemata.push((field(name), line));
-        }
+        let mut schemata =
+            lines_of(rdt.l3_cache_schema().as_deref(), rdt.mem_bw_schema().as_deref())?;
         for (index, line) in rdt.schemata().iter().flatten().enumerate() {
-            schemata.push((field(&format!("schemata[{index}]")), line));
-        }
-        for (field, line) in &schemata {
-            if line.contains('\n') {
-                return Err(invalid(field.clone(), "contains a line break"));
-            }
-            if Schema::parse(line).is_none() {
-                let why = format!("{line:?} is not of the form RESOURCE:DOMAIN=VALUE;…");
-                return Err(invalid(field.clone(), why));
-            }
+            schemata.push(checked(field(&format!("schemata[{index}]")), line)?);
         }
         let monitored = rdt.enable_monitoring().unwrap_or(false);
         let monitoring = monitored.then(|| directory.join("mon_groups").join(id.as_str()));
-        let schemata = schemata.into_iter().map(|(_, line)| line.to_owned()).collect();
+        let schemata = schemata.into_iter().map(str::to_owned).collect();
         Ok(Self { group: RdtGroup { directory, own, monitoring }, schemata })
     }
 
@@ -111,11 +92,7 @@ impl RdtPlan {
             self.compare()?;
         } else {
             new.make(directory)?;
-            let file = directory.join("schemata");
-            for line in &self.schemata {
-                std::fs::write(&file, format!("{line}\n"))
-                    .map_err(|error| refused(&file, line, &error))?;
-            }
+            self.group.write(self.schemata.iter().map(String::as_str))?;
         }
         if let Some(monitoring) = &self.group.monitoring {
             new.make(monitoring)?;
@@ -141,6 +118,33 @@ impl RdtPlan {
         }
         Ok(())
     }
+}
+
+/// The lines of `l3CacheSchema` and `memBwSchema`, in the order in which they are to be written.
+fn lines_of<'a>(cache: Option<&'a str>, bandwidth: Option<&'a str>) -> Result<Vec<&'a str>> {
+    let mut lines = Vec::new();
+    for (name, prefix, line) in [("l3CacheSchema", "L3", cache), ("memBwSchema", "MB:", bandwidth)]
+    {
+        let Some(line) = line.filter(|line| !line.is_empty()) else { continue };
+        let field = format!("linux.intelRdt.{name}");
+        if !line.starts_with(prefix) {
+            return Err(invalid(field, format!("{line:?} doesn't begin with {prefix:?}")));
+        }
+        lines.push(checked(field, line)?);
+    }
+    Ok(lines)
+}
+
+/// A line that could be one of `schemata`.
+fn checked(field: String, line: &str) -> Result<&str> {
+    if line.contains('\n') {
+        return Err(invalid(field, "contains a line break"));
+    }
+    if Schema::parse(line).is_none() {
+        let why = format!("{line:?} is not of the form RESOURCE:DOMAIN=VALUE;…");
+        return Err(invalid(field, why));
+    }
+    Ok(line)
 }
 
 /// Why the kernel refuses a schema it tells elsewhere.
@@ -191,6 +195,21 @@ impl RdtGroup {
                 .context(|| format!("put process {pid} into {}", directory.display()))?;
         }
         Ok(())
+    }
+
+    /// Gives the class other schemata. Those that aren't named stay.
+    ///
+    /// # Errors
+    /// Names the field that is wrong.
+    pub(crate) fn update(&self, cache: Option<&str>, bandwidth: Option<&str>) -> Result<()> {
+        self.write(lines_of(cache, bandwidth)?)
+    }
+
+    fn write<'a>(&self, lines: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        let file = self.directory.join("schemata");
+        lines.into_iter().try_for_each(|line| {
+            std::fs::write(&file, format!("{line}\n")).map_err(|error| refused(&file, line, &error))
+        })
     }
 
     /// Removes what goes with the container, if it is there.
@@ -264,6 +283,12 @@ mod tests {
         assert_eq!(std::fs::read_to_string(directory.join("schemata")).unwrap(), "MB:0=20\n");
         let error = plan.create().unwrap_err();
         assert!(std::error::Error::source(&error).unwrap().to_string().contains("exists already"));
+        plan.group().update(Some("L3:0=3"), None).unwrap();
+        assert_eq!(std::fs::read_to_string(directory.join("schemata")).unwrap(), "L3:0=3\n");
+        let error = plan.group().update(Some("L3:0=1"), Some("L3:0=1")).unwrap_err();
+        assert_eq!(field_of(&error), "linux.intelRdt.memBwSchema");
+        let kept = std::fs::read_to_string(directory.join("schemata")).unwrap();
+        assert_eq!(kept, "L3:0=3\n", "both are checked first");
         plan.group().add(7).unwrap();
         assert_eq!(std::fs::read_to_string(directory.join("tasks")).unwrap(), "7");
         // resctrl's directories can be removed with the kernel's files in them.

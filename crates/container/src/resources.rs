@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cgroups::{Limits, MemoryEvents, OomSource};
 use crate::container::Container;
-use crate::error::Context;
+use crate::error::{Context, invalid};
 use crate::plan::expect;
 
 /// The statuses in which a container has processes.
@@ -26,6 +26,19 @@ impl Container {
         let mut limits = Limits::parse(&self.resources.cgroups, Some(&resources))?;
         limits.devices = None;
         self.cgroup().update(limits)
+    }
+
+    /// Gives the container's class of Intel RDT other schemata.
+    ///
+    /// # Errors
+    /// It has none, or names the field that is wrong.
+    pub fn update_rdt(&self, cache: Option<&str>, bandwidth: Option<&str>) -> Result<()> {
+        expect("update", &self.resources.id, self.status()?, &ALIVE)?;
+        let group = self.resources.rdt.as_ref().ok_or_else(|| {
+            let why = "the container was created without Intel RDT, which it can't get later";
+            invalid("linux.intelRdt", why)
+        })?;
+        group.update(cache, bandwidth)
     }
 
     /// What the container uses.

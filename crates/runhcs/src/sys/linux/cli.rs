@@ -26,6 +26,9 @@ pub struct SystemArgs {
     /// Have systemd make control groups; linux.cgroupsPath is slice:prefix:name then.
     #[arg(long)]
     pub systemd_cgroup: bool,
+    /// CRIU's program, for checkpoint and restore.
+    #[arg(long, value_name = "PROGRAM", default_value = "criu")]
+    pub criu: PathBuf,
     /// Do without control groups where they can't be had: auto is yes for ordinary users.
     #[arg(long, value_enum, default_value_t = Rootless::Auto, value_name = "auto|true|false")]
     pub rootless: Rootless,

@@ -67,7 +67,7 @@ pub enum Mode {
 }
 
 impl CriuArgs {
-    fn options(&self) -> Result<CriuOptions> {
+    fn options(&self, program: &Path) -> Result<CriuOptions> {
         // CRIU works in another directory.
         let absolute = |path: &Path| {
             std::path::absolute(path).with_context(|| format!("find {}", path.display()))
@@ -75,7 +75,7 @@ impl CriuArgs {
         let images = absolute(self.image_path.as_deref().unwrap_or(Path::new(IMAGES)))?;
         let work = self.work_path.as_deref().map(absolute).transpose()?;
         Ok(CriuOptions {
-            program: "criu".into(),
+            program: program.to_owned(),
             work: work.unwrap_or_else(|| images.clone()),
             images,
             tcp_established: self.tcp_established,
@@ -126,13 +126,13 @@ pub struct CheckpointArgs {
 }
 
 impl CheckpointArgs {
-    /// What the options say.
-    pub fn options(&self) -> Result<CheckpointOptions> {
+    /// What the options say. `program` is CRIU's.
+    pub fn options(&self, program: &Path) -> Result<CheckpointOptions> {
         if self.pre_dump && self.lazy_pages() {
             bail!("--pre-dump and --lazy-pages exclude each other: one writes all memory");
         }
         Ok(CheckpointOptions {
-            criu: self.criu.options()?,
+            criu: self.criu.options(program)?,
             parent: self.parent_path.clone(),
             pre_dump: self.pre_dump,
             leave_running: self.leave_running,
@@ -192,10 +192,10 @@ pub struct RestoreArgs {
 }
 
 impl RestoreArgs {
-    /// What the options say.
-    pub fn options(&self) -> Result<RestoreOptions> {
+    /// What the options say. `program` is CRIU's.
+    pub fn options(&self, program: &Path) -> Result<RestoreOptions> {
         Ok(RestoreOptions {
-            criu: self.criu.options()?,
+            criu: self.criu.options(program)?,
             lsm_profile: self.lsm_profile.clone(),
             lsm_mount_context: self.lsm_mount_context.clone(),
         })

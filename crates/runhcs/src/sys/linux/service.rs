@@ -105,6 +105,15 @@ impl Existing {
         }
     }
 
+    /// Sets the schemata of its class of Intel RDT.
+    pub fn update_rdt(&self, cache: Option<&str>, bandwidth: Option<&str>) -> Result<()> {
+        match &self.service {
+            Service::Process(container) => Ok(container.update_rdt(cache, bandwidth)?),
+            Service::Vm(_) => bail!("a container in a VM has no class of Intel RDT"),
+            Service::None => self.require().map(|_| ()),
+        }
+    }
+
     /// What it uses.
     pub fn stats(&self) -> Result<Stats> {
         match &self.service {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use oci_spec::runtime::LinuxResources;
 use runhcs_compute::ContainerId;
@@ -13,7 +13,8 @@ use serde_json::{Map, Value, json};
 pub struct UpdateArgs {
     /// The container's id.
     pub id: ContainerId,
-    /// File with `linux.resources` as JSON, - for standard input; all other options are ignored.
+    /// File with `linux.resources` as JSON, - for standard input; other options
+    /// of limits are ignored.
     #[arg(long, short, value_name = "FILE")]
     pub resources: Option<PathBuf>,
     /// Weight of block IO, 10 to 1000.
@@ -64,10 +65,10 @@ pub struct UpdateArgs {
     /// Ignored: kernels no longer limit kernel memory apart.
     #[arg(long, hide = true)]
     pub kernel_memory_tcp: Option<String>,
-    /// Schema of the third-level cache (Intel RDT); not supported.
+    /// Schema of the third-level cache (Intel RDT), for a container that has linux.intelRdt.
     #[arg(long, value_name = "SCHEMA")]
     pub l3_cache_schema: Option<String>,
-    /// Schema of memory bandwidth (Intel RDT); not supported.
+    /// Schema of memory bandwidth (Intel RDT), for a container that has linux.intelRdt.
     #[arg(long, value_name = "SCHEMA")]
     pub mem_bw_schema: Option<String>,
 }
@@ -80,13 +81,6 @@ impl UpdateArgs {
     }
 
     fn options(&self) -> Result<LinuxResources> {
-        for (option, value) in
-            [("--l3-cache-schema", &self.l3_cache_schema), ("--mem-bw-schema", &self.mem_bw_schema)]
-        {
-            if value.is_some() {
-                bail!("{option}: runhcs makes no groups of Intel RDT whose schema could change");
-            }
-        }
         let resources = json!({
             "memory": object([
                 ("limit", self.memory.map(Value::from)),

@@ -20,7 +20,7 @@ pub fn run(globals: &Globals, args: &CheckpointArgs) -> Result<u8> {
             args.id
         );
     };
-    let options = args.options()?;
+    let options = args.options(&globals.args.system.criu)?;
     container.checkpoint(&config(&entry)?, &options)?;
     if options.ends_container() {
         drop(entry);

@@ -33,7 +33,7 @@ pub fn run(globals: &Globals, args: &RestoreArgs) -> Result<u8> {
         shim_log: None,
         vm_log: None,
         vm_console: None,
-        restore: Some(args.options()?),
+        restore: Some(args.options(&globals.args.system.criu)?),
     };
     let created = create(globals, &create_args, || load_bundle(&args.bundle))?;
     if args.detach {
