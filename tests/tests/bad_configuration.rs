@@ -163,6 +163,10 @@ fn of_names_and_namespaces() {
             (json!({ "ociVersion": "x" }), "ociVersion"),
             (json!({ "hostname": "x".repeat(65) }), "hostname"),
             (json!({ "domainname": "x".repeat(65) }), "domainname"),
+            (
+                json!({ "domainname": "a", "linux.sysctl": { "kernel.domainname": "b" } }),
+                "linux.sysctl.kernel.domainname",
+            ),
             (json!({ "annotations": { "": "x" } }), "annotations"),
             (json!({ "annotations": { "io.runhcs.nonsense": "x" } }), "io.runhcs.nonsense"),
             (namespaces(json!([{ "type": "x" }])), "linux.namespaces[0].type"),

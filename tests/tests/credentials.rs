@@ -1,6 +1,8 @@
 //! What a process may do: its ids, capabilities, limits and priorities, as the configuration says,
 //! by what procfs shows of it.
 
+use std::os::unix::fs::MetadataExt;
+
 use runhcs_tests::config::{in_user_namespace, run_script};
 use runhcs_tests::{Bundle, Harness, Isolation, in_both};
 use serde_json::json;
@@ -143,4 +145,24 @@ in_both!(a_user_namespace_may_forbid_groups_or_not_have_them, |h: &Harness| {
     });
     let outcome = h.new_container(&["create"], &bundle, "box");
     outcome.refused("process.user.additionalGids[1]: 1000 is not mapped");
+});
+
+// Who gets stdio that is another's can open it anew nonetheless.
+in_both!(stdio_is_the_users_own, |h: &Harness| {
+    let script = "echo out >/dev/stdout; echo error >/dev/stderr";
+    let owner = |path: &str| std::fs::metadata(path).unwrap().uid();
+    let before = owner("/dev/null");
+    let user = |config: &mut serde_json::Value| {
+        config["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+    };
+    let bundle = Bundle::new(h, "first", &["sh", "-c", script]).edit(user);
+    let run = h.new_container(&["run"], &bundle, "first").ok();
+    assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("out\n", "error\n"));
+    let bundle = Bundle::new(h, "box", &["sleep", "1000"]);
+    h.new_container(&["run", "--detach"], &bundle, "box").ok();
+    let exec = h.runhcs(&["exec", "--user", "1000:1000", "box", "sh", "-c", script]).ok();
+    assert_eq!((exec.stdout.as_str(), exec.stderr.as_str()), ("out\n", "error\n"));
+    // The null device, which is standard input here, is everybody's.
+    assert_eq!(owner("/dev/null"), before);
+    h.runhcs(&["delete", "--force", "box"]).ok();
 });

@@ -237,3 +237,16 @@ fn what_is_the_whole_hosts_is_refused_by_its_field() {
         }
     });
 }
+
+in_both!(a_missing_working_directory_is_made_for_the_first_process_alone, |h: &Harness| {
+    let bundle = Bundle::new(h, "box", &["sleep", "1000"]).edit(|config| {
+        config["process"]["cwd"] = json!("/made/late");
+        config["root"]["readonly"] = json!(true);
+    });
+    h.new_container(&["run", "--detach"], &bundle, "box").ok();
+    assert_eq!(h.runhcs(&["exec", "box", "sh", "-c", "pwd"]).ok().stdout, "/made/late\n");
+    let exec = h.runhcs(&["exec", "--cwd", "/tmp/missing", "box", "true"]);
+    exec.exec_refused("enter the working directory /tmp/missing: No such file or directory");
+    h.runhcs(&["exec", "box", "sh", "-c", "! test -e /tmp/missing"]).ok();
+    h.runhcs(&["delete", "--force", "box"]).ok();
+});

@@ -189,6 +189,7 @@ impl Preparation<'_> {
             (None, Some(stdio)) => terminal::install([&stdio.stdin, &stdio.stdout, &stdio.stderr])?,
             (None, None) => {}
         }
+        terminal::give_stdio(options.process);
         self.credentials.apply_limits()?;
         self.scheduling.apply()?;
         self.personality.map_or(Ok(()), Personality::apply)?;

@@ -112,6 +112,8 @@ fn set_up(
     plan.labels.apply()?;
     plan.root.enter(&root, plan.options.no_pivot)?;
     set_up_stdio(plan)?;
+    terminal::give_stdio(plan.process);
+    plan.root.make_working_directory(&root, plan.process.cwd())?;
     plan.root.protect(&root)?;
     drop(root);
     plan.credentials.apply_limits()?;

@@ -91,12 +91,11 @@ impl Program {
         &self.environment
     }
 
-    /// Enters the working directory; the caller is in the container's root.
+    /// Enters the working directory, which has to be there; the caller is in the container's root.
     pub(crate) fn enter_cwd(&self) -> Result<()> {
         let what = || format!("enter the working directory {}", self.cwd.display());
         let root = Root::open(Path::new("/"))?;
         let directory = match root.open_at(&self.cwd, OFlags::PATH | OFlags::DIRECTORY) {
-            Err(Errno::NOENT) => root.directory(&self.cwd)?,
             Err(Errno::LOOP) => {
                 let why = "it leads through a link of procfs to what a process has open, or through \
                            too many links";

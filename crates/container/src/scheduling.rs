@@ -8,7 +8,7 @@ use oci_spec::runtime::{
     LinuxSchedulerFlag, LinuxSchedulerPolicy, MemoryPolicyFlagType, MemoryPolicyModeType, Process,
     Scheduler,
 };
-use runhcs_compute::Result;
+use runhcs_compute::{Error, Result};
 use rustix::thread::CpuSet;
 
 use crate::error::{Context, invalid};
@@ -61,7 +61,17 @@ impl Scheduling {
             let result = unsafe {
                 libc::syscall(libc::SYS_sched_setattr, 0, std::ptr::from_ref(attributes), 0)
             };
-            check(result).context(|| "process.scheduler: set the scheduling policy".into())?;
+            check(result).map_err(|error| {
+                let why = match error.raw_os_error() {
+                    Some(libc::EPERM) => {
+                        "; with control groups of version 1, policies of real time take \
+                         linux.resources.cpu.realtimeRuntime"
+                    }
+                    _ => "",
+                };
+                let what = "process.scheduler: set the scheduling policy";
+                Error::failed(what, format!("{error}{why}"))
+            })?;
         }
         if let Some(priority) = self.io_priority {
             const IOPRIO_WHO_PROCESS: libc::c_int = 1;

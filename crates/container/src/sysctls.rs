@@ -52,6 +52,10 @@ impl Sysctls {
             if path == Path::new("kernel/hostname") {
                 return Err(invalid(field, "is what `hostname` is for"));
             }
+            let has_domain = spec.domainname().as_deref().is_some_and(|name| !name.is_empty());
+            if path == Path::new("kernel/domainname") && has_domain {
+                return Err(invalid(field, "is there beside `domainname`, which is for the same"));
+            }
             match owner(&path) {
                 Some((_, flag)) if namespaces.has(flag) => {}
                 Some((kind, _)) => {

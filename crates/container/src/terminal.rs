@@ -1,4 +1,5 @@
-//! A process's terminal: made inside the container, its other side sent to whoever asked.
+//! A process's stdio and its terminal, which is made inside the container and whose other side is
+//! sent to whoever asked.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
@@ -61,6 +62,24 @@ pub(crate) fn install(stdio: [&OwnedFd; 3]) -> Result<()> {
     rustix::stdio::dup2_stdin(stdio[0]).context(what)?;
     rustix::stdio::dup2_stdout(stdio[1]).context(what)?;
     rustix::stdio::dup2_stderr(stdio[2]).context(what)
+}
+
+/// Gives stdio to the process's user, who could not open `/dev/stdout` anew otherwise if it is
+/// another's pipe or file. As with runc, the null device stays as it is, which is everybody's, and
+/// so does what can't be given: a file system's that is read-only, or an owner's who is not of the
+/// user namespace.
+pub(crate) fn give_stdio(process: &Process) {
+    let user = process.user().uid();
+    let null = makedev(1, 3);
+    for descriptor in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        let Ok(stat) = rustix::fs::fstat(descriptor) else { continue };
+        let is_null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+            && stat.st_rdev == null;
+        if stat.st_uid != user && !is_null {
+            let _ =
+                rustix::fs::fchown(descriptor, Some(rustix::process::Uid::from_raw(user)), None);
+        }
+    }
 }
 
 /// Receives a terminal's master that the engine, or runc, sends over a console socket.

@@ -18,7 +18,8 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 use runhcs_compute::Result;
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
 use crate::cgroups::Cgroup;
@@ -186,6 +187,20 @@ impl<'a> RootPlan<'a> {
         }
         rustix::process::chdir("/").context(|| "enter the new root".into())?;
         self.propagation.end()
+    }
+
+    /// Makes the working directory if it is missing, while the root can be written to. What else is
+    /// wrong with it shows when it is entered.
+    pub(crate) fn make_working_directory(&self, assembled: &Assembled, cwd: &Path) -> Result<()> {
+        if cwd == Path::new("/") {
+            return Ok(());
+        }
+        match assembled.root.open_at(cwd, OFlags::PATH | OFlags::DIRECTORY) {
+            Err(Errno::NOENT) => {
+                assembled.root.directory(cwd).context(|| "process.cwd".into()).map(drop)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes away what the container must not see or change. Runs in the new root.
