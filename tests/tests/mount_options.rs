@@ -4,8 +4,12 @@
 use std::collections::HashMap;
 use std::process::Command;
 
+use runhcs_tests::config::in_user_namespace;
 use runhcs_tests::{Bundle, Harness, Isolation, in_both};
 use serde_json::json;
+
+/// What a source that is bound has, in the order in which mountinfo shows it.
+const OF_SOURCE: &str = "ro,nosuid,nodev,noexec,noatime,nosymfollow";
 
 /// What mountinfo shows of a mount.
 #[derive(Debug)]
@@ -242,6 +246,59 @@ fn recursive_attributes_reach_what_is_below() {
             for (_, other) in left {
                 assert!(found.iter().any(|f| f == other), "{option}: {found:?} without {other}");
             }
+        }
+    });
+}
+
+// As with runc: what is given any attribute has those that are given, as far as that may be.
+#[test]
+fn a_bind_mount_with_attributes_has_not_its_sources() {
+    Harness::run(Isolation::Process, "sources", |h| {
+        let volume = h.path("volume");
+        std::fs::create_dir(&volume).unwrap();
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", OF_SOURCE, "volume"])
+            .arg(&volume)
+            .status();
+        assert!(mount.unwrap().success());
+        let bound = |name: &str, user_namespace: bool, options: &[&str]| {
+            let bundle = Bundle::new(h, name, &["cat", "/proc/self/mountinfo"]).edit(|config| {
+                let options = [&["rbind"], options].concat();
+                config["mounts"].as_array_mut().unwrap().push(json!({
+                    "destination": "/bound", "source": volume, "options": options
+                }));
+                if user_namespace {
+                    in_user_namespace(config, 0, 65_536);
+                }
+            });
+            let outcome = h.new_container(&["run"], &bundle, name);
+            std::fs::remove_dir_all(bundle.path()).unwrap();
+            outcome
+        };
+        let rows: [(&[&str], &str, &str); 5] = [
+            (&[], OF_SOURCE, OF_SOURCE),
+            (&["nosuid"], "rw,nosuid,noatime", "ro,nosuid,nodev,noexec,noatime"),
+            (&["ro"], "ro,noatime", "ro,nosuid,nodev,noexec,noatime"),
+            (&["ro", "nosymfollow"], "ro,noatime,nosymfollow", OF_SOURCE),
+            (&["rnoexec", "nodev"], "rw,nodev,noexec,noatime", "ro,nosuid,nodev,noexec,noatime"),
+        ];
+        let mut outcomes = Vec::new();
+        for (index, (options, plain, locked)) in rows.iter().enumerate() {
+            for (kind, user_namespace, expected) in
+                [("plain", false, plain), ("locked", true, locked)]
+            {
+                let name = format!("{kind}{index}");
+                outcomes.push((bound(&name, user_namespace, options), *expected, options));
+            }
+        }
+        let taken = ["rw", "suid", "dev", "exec"].map(|option| bound(option, true, &[option]));
+        assert!(Command::new("umount").arg(&volume).status().unwrap().success());
+        for (outcome, expected, options) in outcomes {
+            let found = shown(&outcome.ok().stdout)["/bound"].options.join(",");
+            assert_eq!(found, expected, "{options:?}");
+        }
+        for outcome in taken {
+            outcome.refused("set the mount options of /bound: Operation not permitted");
         }
     });
 }

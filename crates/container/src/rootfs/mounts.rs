@@ -230,14 +230,23 @@ impl<'a> PlannedMount<'a> {
         if self.is_read_only_later() {
             attributes.set &= !attr::RDONLY;
         }
-        for (attributes, recursive) in [(self.options.recursive, true), (attributes, false)] {
-            if !attributes.is_empty() {
-                mount_attr::set(mount.as_fd(), attributes, recursive).context(|| {
-                    format!("set the mount options of {}", self.destination.display())
-                })?;
+        let what = || format!("set the mount options of {}", self.destination.display());
+        let recursive = self.options.recursive;
+        if !recursive.is_empty() {
+            mount_attr::set(mount.as_fd(), recursive, true).context(what)?;
+        }
+        if attributes.is_empty() {
+            return Ok(());
+        }
+        if matches!(self.kind, Kind::Bind { .. }) {
+            match mount_attr::set(mount.as_fd(), attributes.alone(recursive.set), false) {
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                    attributes = attributes.with_locked();
+                }
+                other => return other.context(what),
             }
         }
-        Ok(())
+        mount_attr::set(mount.as_fd(), attributes, false).context(what)
     }
 
     fn what(&self) -> String {

@@ -33,6 +33,20 @@ impl Attributes {
         }
     }
 
+    /// For a bind mount that is to have these attributes: as with runc, and with a remount by
+    /// mount(8), it has none of its source's then but those to keep, and but for how access times
+    /// are kept.
+    pub(crate) fn alone(self, keep: u64) -> Self {
+        let source = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC | attr::NOSYMFOLLOW;
+        Self { clear: self.clear | (source & !self.set & !keep), ..self }
+    }
+
+    /// The same where the source's can't be taken away (mount_namespaces(7), "Restrictions on mount
+    /// namespaces"), but for the one that can: nobody's protection is at stake with it.
+    pub(crate) fn with_locked(self) -> Self {
+        Self { clear: self.clear | (attr::NOSYMFOLLOW & !self.set), ..self }
+    }
+
     pub(crate) fn is_empty(self) -> bool {
         self == Self::default()
     }
@@ -194,6 +208,20 @@ mod tests {
         let options = MountOptions::parse(["ro", "nosuid", "rw"]);
         assert_eq!(options.attributes.set, attr::NOSUID);
         assert_eq!(options.attributes.clear, attr::RDONLY);
+    }
+
+    #[test]
+    fn a_bind_mount_has_its_own_attributes_alone() {
+        let attributes = MountOptions::parse(["bind", "nosuid", "dev", "noatime"]).attributes;
+        let alone = attributes.alone(0);
+        assert_eq!(alone.set, attr::NOSUID | attr::NOATIME);
+        let kinds = attr::RDONLY | attr::NODEV | attr::NOEXEC | attr::NOSYMFOLLOW;
+        assert_eq!(alone.clear, kinds | attr::ATIME_MASK);
+        assert_eq!(attributes.alone(attr::RDONLY).clear, alone.clear & !attr::RDONLY);
+        assert_eq!(
+            attributes.with_locked().clear,
+            attr::NODEV | attr::NOSYMFOLLOW | attr::ATIME_MASK
+        );
     }
 
     #[test]
