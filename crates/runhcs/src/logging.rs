@@ -1,18 +1,18 @@
 //! Log messages in the shape that runc writes and its callers read: containerd and Podman take the
 //! last error of a failed command from the log file.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
+use std::fs::File;
+use std::io::Write;
 use std::sync::OnceLock;
+use std::time::SystemTime;
 
 use anyhow::Context;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime as Rfc3339};
-use tracing_subscriber::fmt::writer::MakeWriterExt as _;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
 
 use runhcs_compute::ContainerId;
 
@@ -39,36 +39,95 @@ pub fn about_vm(host: &ContainerId) {
 /// standard error, where errors are told already.
 pub fn init(args: &GlobalArgs) -> anyhow::Result<()> {
     let level = if args.debug { Level::DEBUG } else { Level::INFO };
-    let shape = Shape { json: args.log_format == LogFormat::Json };
-    let builder = tracing_subscriber::fmt().with_max_level(level).event_format(shape);
-    match &args.log {
+    let (level, sink) = match &args.log {
         Some(path) => {
             let file =
                 sys::open_log(path).with_context(|| format!("open log file {}", path.display()))?;
-            builder.with_writer(Lines(file)).init();
+            (level, Sink::File(file))
         }
-        None if args.debug => builder.with_writer(std::io::stderr).init(),
-        None => {
-            let warnings = std::io::stderr.with_filter(|about| *about.level() == Level::WARN);
-            builder.with_max_level(Level::WARN).with_writer(warnings).init();
-        }
-    }
-    Ok(())
+        None if args.debug => (level, Sink::Stderr),
+        None => (Level::WARN, Sink::WarningsToStderr),
+    };
+    let log = Log { level, json: args.log_format == LogFormat::Json, sink };
+    tracing::subscriber::set_global_default(log).context("set logging up")
 }
 
-/// A file to which each message goes with one write, so that several processes can share it.
-struct Lines(std::fs::File);
-
-impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Lines {
-    type Writer = &'a std::fs::File;
-
-    fn make_writer(&'a self) -> Self::Writer {
-        &self.0
-    }
+/// Where messages go, each with one write, so that several processes can share a file.
+enum Sink {
+    File(File),
+    Stderr,
+    WarningsToStderr,
 }
 
-struct Shape {
+/// What takes the messages. This program has no spans, whose register would take as long to set up
+/// as reading a configuration does (docs/decisions/0014).
+struct Log {
+    level: Level,
     json: bool,
+    sink: Sink,
+}
+
+impl Subscriber for Log {
+    fn enabled(&self, about: &Metadata<'_>) -> bool {
+        let told = matches!(self.sink, Sink::WarningsToStderr) && *about.level() == Level::ERROR;
+        about.is_event() && *about.level() <= self.level && !told
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(self.level.into())
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let line = self.line(event);
+        // Nobody is left to be told that the log can't be written.
+        let _ = match &self.sink {
+            Sink::File(file) => (&mut &*file).write_all(line.as_bytes()),
+            Sink::Stderr | Sink::WarningsToStderr => {
+                std::io::stderr().lock().write_all(line.as_bytes())
+            }
+        };
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+impl Log {
+    fn line(&self, event: &Event<'_>) -> String {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        for (name, value) in [("container", &CONTAINER), ("vm", &VM)] {
+            if let Some(value) = value.get() {
+                fields.0.insert(name.to_owned(), value.as_str().into());
+            }
+        }
+        let time = now();
+        let level = event.metadata().level().to_string().to_lowercase();
+        if self.json {
+            let mut line = Map::from_iter([
+                ("level".to_owned(), Value::from(level)),
+                ("time".to_owned(), Value::from(time)),
+            ]);
+            line.extend(fields.0);
+            return format!("{}\n", Value::Object(line));
+        }
+        let message = fields.0.remove("msg").unwrap_or_default();
+        let mut line = format!("time={time:?} level={level} msg={message}");
+        for (name, value) in fields.0 {
+            line.push_str(&format!(" {name}={value}"));
+        }
+        line.push('\n');
+        line
+    }
 }
 
 #[derive(Default)]
@@ -89,47 +148,7 @@ impl Visit for Fields {
     }
 }
 
-impl<S, N> FormatEvent<S, N> for Shape
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        _context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        for (name, value) in [("container", &CONTAINER), ("vm", &VM)] {
-            if let Some(value) = value.get() {
-                fields.0.insert(name.to_owned(), value.as_str().into());
-            }
-        }
-        let mut time = String::new();
-        Rfc3339.format_time(&mut Writer::new(&mut time))?;
-        let level = event.metadata().level().to_string().to_lowercase();
-        if self.json {
-            let mut line = Map::from_iter([
-                ("level".to_owned(), Value::from(level)),
-                ("time".to_owned(), Value::from(time)),
-            ]);
-            line.extend(fields.0);
-            return writeln!(writer, "{}", Value::Object(line));
-        }
-        let message = fields.0.remove("msg").unwrap_or_default();
-        let mut line = format!("time={time:?} level={level} msg={message}");
-        for (name, value) in fields.0 {
-            write!(line, " {name}={value}")?;
-        }
-        writeln!(writer, "{line}")
-    }
-}
-
 /// The present time, as `state` and `list` report it: RFC 3339 in UTC.
 pub fn now() -> String {
-    let mut text = String::new();
-    let _ = Rfc3339.format_time(&mut Writer::new(&mut text));
-    text
+    humantime::format_rfc3339_micros(SystemTime::now()).to_string()
 }
