@@ -12,7 +12,6 @@ use runhcs_compute::{Error, Result};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::Init;
 use crate::error::Context;
 use crate::proc::OwnDescriptors;
 
@@ -67,14 +66,11 @@ pub(crate) fn report(line: OwnedFd, error: &Error) {
     let _ = std::fs::File::from(line).write_all(crate::error::chain(error).as_bytes());
 }
 
-/// The starting side: lets init go and waits until its program is executed.
-pub(crate) fn release(directory: &Path, init: &Init) -> Result<()> {
+/// The starting side: lets init, which `pidfd` refers to, go and waits until its program is
+/// executed. A short program may have ended by then.
+pub(crate) fn release(directory: &Path, pidfd: &OwnedFd) -> Result<()> {
     let path = path(directory);
     let what = || format!("open {}", path.display());
-    // Before init is let go: a short program may have ended by the time we look.
-    let Some(pidfd) = init.open()? else {
-        return Err(Error::failed("start the container", "its init process has ended"));
-    };
     // Without O_NONBLOCK this would hang if init had died meanwhile.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let reader = rustix::fs::open(&path, flags, Mode::empty()).context(what)?;
@@ -84,7 +80,7 @@ pub(crate) fn release(directory: &Path, init: &Init) -> Result<()> {
     loop {
         let mut fds = [
             rustix::event::PollFd::new(&reader, rustix::event::PollFlags::IN),
-            rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN),
+            rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN),
         ];
         match rustix::event::poll(&mut fds, None) {
             Ok(_) => {}

@@ -147,10 +147,12 @@ impl ComputeSystem for Container {
     }
 
     fn start(&self) -> Result<()> {
-        let status = self.status()?;
+        let Seen { status, process } = self.look()?;
         expect("start", &self.resources.id, status, &[Status::Created])?;
-        let Some(init) = self.init else { return Err(Error::NotFound(self.resources.id.clone())) };
-        barrier::release(&self.resources.runtime_dir, &init)?;
+        let (Some(init), Some(process)) = (self.init, process) else {
+            return Err(Error::NotFound(self.resources.id.clone()));
+        };
+        barrier::release(&self.resources.runtime_dir, &process)?;
         barrier::remove(&self.resources.runtime_dir)?;
         let (subject, hooks) = (&self.resources.subject, &self.resources.poststart);
         let outcome = subject.run(HookPoint::Poststart, hooks, Status::Running, init.pid);

@@ -105,6 +105,11 @@ impl NotifySocket {
         Ok(Some(Self { socket, manager }))
     }
 
+    /// Whether the environment names somebody to notify.
+    pub fn is_asked_for() -> bool {
+        std::env::var_os(VARIABLE).is_some()
+    }
+
     /// Passes on what there is.
     pub fn pass_on(&self) -> Result<()> {
         while let Some(message) = self.receive()? {

@@ -1,6 +1,6 @@
 //! `start`: releases a created container's process.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 use runhcs_compute::{Scope, Signal, Status};
 use runhcs_state::Entry;
 
@@ -26,19 +26,35 @@ pub fn run(globals: &Globals, args: &IdArgs) -> Result<u8> {
 pub fn release(globals: &Globals, args: &IdArgs) -> Result<(Option<NotifySocket>, Option<Main>)> {
     let entry = globals.store.entry(&args.id)?.lock()?;
     let existing = Existing::open(&globals.store, &entry)?;
-    match existing.status()? {
-        Status::Created => {
-            let socket = NotifySocket::open(entry.dir())?;
-            start(&entry, &existing)?;
-            Ok((socket, existing.main))
+    // The engine looks at a container on this host by itself, and nothing comes before that but
+    // what is done for somebody to notify.
+    let engine_looks = existing.container().is_some() && existing.main.is_some();
+    if !engine_looks || NotifySocket::is_asked_for() {
+        match existing.status()? {
+            Status::Created => {}
+            status => return Err(refusal(&existing, status)),
         }
-        Status::Stopped => bail!(
-            "cannot start container {} that has stopped{}",
-            args.id,
-            existing.because(Status::Stopped)
-        ),
-        Status::Running => bail!("cannot start container {}: it is already running", args.id),
-        status => bail!("cannot start container {} that is {status}", args.id),
+    }
+    let socket = NotifySocket::open(entry.dir())?;
+    match start(&entry, &existing) {
+        Ok(()) => Ok((socket, existing.main)),
+        Err(error) => Err(match error.downcast_ref() {
+            Some(runhcs_compute::Error::InvalidStatus { status, .. }) => {
+                refusal(&existing, *status)
+            }
+            _ => error,
+        }),
+    }
+}
+
+fn refusal(existing: &Existing, status: Status) -> anyhow::Error {
+    let id = &existing.record.id;
+    match status {
+        Status::Running => anyhow!("cannot start container {id}: it is already running"),
+        Status::Stopped => {
+            anyhow!("cannot start container {id} that has stopped{}", existing.because(status))
+        }
+        status => anyhow!("cannot start container {id} that is {status}"),
     }
 }
 
