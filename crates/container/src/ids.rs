@@ -216,7 +216,7 @@ fn numbers(mapping: &LinuxIdMapping) -> [u32; 3] {
 /// Whether the caller is in a user namespace other than the first, whose ids are all ids.
 pub fn in_user_namespace() -> bool {
     let whole = |line: &str| line.split_whitespace().eq(["0", "0", "4294967295"]);
-    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.lines().any(whole))
+    crate::proc::read_short("/proc/self/uid_map").is_ok_and(|map| !map.lines().any(whole))
 }
 
 /// Whether the caller's user namespace lets the list of groups be changed.

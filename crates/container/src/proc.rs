@@ -56,6 +56,13 @@ pub(crate) fn read_short(path: impl AsRef<Path>) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
 }
 
+/// As [`read_short`], for what may be longer.
+pub(crate) fn read_long(path: impl AsRef<Path>) -> io::Result<String> {
+    let mut bytes = Vec::with_capacity(16 << 10);
+    io::Read::read_to_end(&mut std::fs::File::open(path)?, &mut bytes)?;
+    String::from_utf8(bytes).map_err(io::Error::other)
+}
+
 /// The state letter and the start time of a process (proc(5), `/proc/<pid>/stat`).
 pub(crate) fn stat(pid: u32) -> io::Result<(char, u64)> {
     let text = read_short(format!("/proc/{pid}/stat"))?;

@@ -18,7 +18,8 @@ const MAX_SIZE: u64 = 16 << 20;
 
 /// The bytes of a file, or of standard input for `-`.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    // What most configurations need: a limited reader tells no size.
+    let mut bytes = Vec::with_capacity(16 << 10);
     let outcome = if path == Path::new("-") {
         io::stdin().lock().take(MAX_SIZE + 1).read_to_end(&mut bytes)
     } else {

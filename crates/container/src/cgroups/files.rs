@@ -24,6 +24,16 @@ pub(crate) fn open_directory(path: &Path) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
+/// Opens a group for a process to be cloned into.
+pub(crate) fn open_group(path: &Path) -> Result<OwnedFd> {
+    open_directory(path).context(|| format!("open cgroup {}", path.display()))
+}
+
+/// Makes a group, and those above it. Fine if it is there.
+pub(crate) fn make_group(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).context(|| format!("make cgroup {}", path.display()))
+}
+
 pub(crate) fn write(path: &Path, value: &str) -> Result<()> {
     fs::write(path, value).context(|| format!("write {value:?} to {}", path.display()))
 }

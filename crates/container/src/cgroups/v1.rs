@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use runhcs_compute::Result;
 
 use super::device_filter::{Kind, Rule};
+use super::files;
 use super::limits::Limits;
 use crate::error::{Context, invalid};
-use crate::proc::read_short;
+use crate::proc::{read_long, read_short};
 use crate::rootfs::mounts::{Kind as MountKind, PlannedMount, clone_tree};
 use crate::rootfs::options::{Bind, MountOptions};
 use crate::rootfs::resolve::Root;
@@ -33,33 +34,54 @@ pub(crate) struct Hierarchy {
 
 /// The hierarchies that are mounted, with the caller's own group in each.
 pub(crate) fn hierarchies() -> io::Result<Vec<Hierarchy>> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    let own = fs::read_to_string("/proc/self/cgroup")?;
+    let mounts = read_long("/proc/self/mountinfo")?;
+    let own = read_long("/proc/self/cgroup")?;
     Ok(parse_hierarchies(&mounts, &own))
+}
+
+/// A mounted hierarchy, as a line of `/proc/self/mountinfo` has it.
+struct MountedHierarchy<'a> {
+    version_2: bool,
+    root: &'a str,
+    point: &'a str,
+    /// Version 1's controllers are among them.
+    options: &'a str,
+}
+
+impl<'a> MountedHierarchy<'a> {
+    /// Of a line about another file system `None`; there can be hundreds.
+    fn parse(line: &'a str) -> Option<Self> {
+        let (before, after) = line.split_once(" - ")?;
+        let mut after = after.split(' ');
+        let version_2 = match after.next()? {
+            "cgroup" => false,
+            "cgroup2" => true,
+            _ => return None,
+        };
+        let options = after.nth(1)?;
+        let mut before = before.split(' ').skip(3);
+        Some(Self { version_2, root: before.next()?, point: before.next()?, options })
+    }
+
+    fn has(&self, controllers: &str) -> bool {
+        let has = |name: &str| self.options.split(',').any(|option| option == name);
+        match controllers {
+            UNIFIED => self.version_2,
+            controllers => !self.version_2 && controllers.split(',').all(has),
+        }
+    }
 }
 
 /// Joins `/proc/self/mountinfo` (proc(5)) and `/proc/self/cgroup` (cgroups(7)).
 fn parse_hierarchies(mounts: &str, own: &str) -> Vec<Hierarchy> {
-    // All but these are of no interest, and there can be hundreds.
-    let mounts: Vec<&str> = mounts.lines().filter(|line| line.contains(" - cgroup")).collect();
+    let mounts: Vec<_> = mounts.lines().filter_map(MountedHierarchy::parse).collect();
     let mut found: Vec<Hierarchy> = Vec::new();
     for line in own.lines() {
         let mut fields = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
-        let mount = mounts.iter().find_map(|mount| {
-            let (before, after) = mount.split_once(" - ")?;
-            let mut after = after.split(' ');
-            let (kind, options) = (after.next()?, after.nth(1)?);
-            let mut before = before.split(' ').skip(3);
-            let (root, point) = (before.next()?, before.next()?);
-            let has = |name: &str| options.split(',').any(|option| option == name);
-            let found = match controllers {
-                UNIFIED => kind == "cgroup2",
-                controllers => kind == "cgroup" && controllers.split(',').all(has),
-            };
-            found.then_some((root, point))
-        });
-        if let Some((root, point)) = mount {
+        if let Some(MountedHierarchy { root, point, .. }) =
+            mounts.iter().find(|mount| mount.has(controllers))
+        {
             let own_path = Path::new(path).strip_prefix(root).unwrap_or(Path::new(path));
             found.push(Hierarchy {
                 controllers: controllers.trim_start_matches("name=").to_owned(),
@@ -87,7 +109,7 @@ pub(crate) fn directory<'a>(paths: &'a [(String, PathBuf)], controller: &str) ->
 /// Makes the groups; [`limit`] then sets their limits.
 pub(crate) fn create(paths: &[(String, PathBuf)]) -> Result<()> {
     for (controllers, path) in paths {
-        fs::create_dir_all(path).context(|| format!("make cgroup {}", path.display()))?;
+        files::make_group(path)?;
         if controllers.split(',').any(|name| name == "cpuset") {
             inherit_cpuset(path).context(|| format!("set up cgroup {}", path.display()))?;
         }
@@ -121,10 +143,10 @@ fn inherit_cpuset(path: &Path) -> io::Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         let mut missing = vec![path];
         while let Some(parent) = missing.last().and_then(|path| path.parent()) {
-            let text = fs::read_to_string(parent.join(file))?;
+            let text = read_long(parent.join(file))?;
             if !text.trim().is_empty() {
                 for group in missing.iter().rev() {
-                    if fs::read_to_string(group.join(file))?.trim().is_empty() {
+                    if read_long(group.join(file))?.trim().is_empty() {
                         fs::write(group.join(file), text.trim())?;
                     }
                 }

@@ -37,7 +37,7 @@ pub(crate) fn path_of(process: &str) -> io::Result<PathBuf> {
 
 /// Makes the group, with every controller there is; [`limit`] then sets its limits.
 pub(crate) fn create(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).context(|| format!("make cgroup {}", path.display()))?;
+    files::make_group(path)?;
     enable_controllers(path);
     Ok(())
 }
