@@ -245,3 +245,53 @@ fn a_relative_path_begins_at_the_callers_group_and_an_absolute_one_at_the_root()
         }
     });
 }
+
+in_both!(what_is_copied_into_a_tmpfs_counts_against_the_memory_limit, |h: &Harness| {
+    for (limit, fits) in [(24, false), (96, true)] {
+        let bundle = Bundle::new(h, "box", &["true"]).edit(|config| {
+            config["linux"]["resources"] = json!({ "memory": { "limit": limit << 20 } });
+            config["mounts"].as_array_mut().unwrap().push(json!({
+                "destination": "/copied", "type": "tmpfs", "source": "tmpfs",
+                "options": ["tmpcopyup"],
+            }));
+        });
+        let copied = bundle.path().join("rootfs/copied");
+        std::fs::create_dir(&copied).unwrap();
+        std::fs::write(copied.join("file"), vec![1; 48 << 20]).unwrap();
+        let outcome = h.new_container(&["run"], &bundle, "box");
+        if fits {
+            outcome.ok();
+        } else {
+            // The kernel has killed the container's process, or refused it the memory.
+            outcome.refused("container");
+        }
+        std::fs::remove_dir_all(bundle.path()).unwrap();
+    }
+});
+
+#[test]
+fn early_hooks_find_init_in_limited_groups() {
+    Harness::run(Isolation::Process, "early hooks", |h| {
+        if !std::path::Path::new("/sys/fs/cgroup/memory").exists() {
+            return eprintln!("skipped: this system has no cgroup version 1");
+        }
+        let said = h.path("said");
+        let script = format!(
+            "pid=$(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/'); \
+             group=$(sed -n 's/^[0-9]*:memory://p' /proc/$pid/cgroup); \
+             echo $group $(cat /sys/fs/cgroup/memory$group/memory.limit_in_bytes) >> {}",
+            said.display()
+        );
+        let hook = json!([{
+            "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"],
+        }]);
+        let bundle = with(h, &json!({ "memory": { "limit": 64 << 20 } })).edit(|config| {
+            config["hooks"] = json!({ "prestart": hook, "createRuntime": hook });
+        });
+        h.new_container(&["run", "--detach"], &bundle, "box").ok();
+        let group = group_of(&h.state("box")["pid"], "memory");
+        h.runhcs(&["delete", "--force", "box"]).ok();
+        let line = format!("{group} {}\n", 64 << 20);
+        assert_eq!(std::fs::read_to_string(said).unwrap(), line.repeat(2));
+    });
+}

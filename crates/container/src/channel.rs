@@ -1,7 +1,7 @@
 //! The line between the creating process and the container's init while it is being set up.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use runhcs_compute::{Error, Result};
@@ -12,7 +12,7 @@ use crate::rights;
 /// What one side tells the other: one byte of kind, and for a failure its text to the end.
 const GO: u8 = b'g';
 const FAILED: u8 = b'f';
-/// With a descriptor.
+/// With descriptors.
 const TAKE: u8 = b't';
 
 const NO_WORD: &str = "its process ended without a word";
@@ -75,16 +75,29 @@ impl Channel {
 
     /// Gives the other side a descriptor.
     pub(crate) fn send_descriptor(&mut self, descriptor: impl AsFd) -> io::Result<()> {
-        let sent = rights::send(&self.0, &[TAKE], descriptor);
+        self.send_descriptors(&[descriptor.as_fd()])
+    }
+
+    /// Gives the other side descriptors, [`rights::MOST`] at most.
+    pub(crate) fn send_descriptors(&mut self, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let sent = rights::send(&self.0, &[TAKE], descriptors);
         self.or_its_failure(sent.map(drop).map_err(io::Error::from))
     }
 
     /// Waits for the descriptor that the other side is about to give.
     pub(crate) fn descriptor(&mut self) -> Result<OwnedFd> {
+        self.descriptors(1)?.pop().ok_or_else(|| failed(NO_WORD))
+    }
+
+    /// Waits for the descriptors, so many, that the other side is about to give at once.
+    pub(crate) fn descriptors(&mut self, count: usize) -> Result<Vec<OwnedFd>> {
         let mut kind = [0];
         match rights::receive(&self.0, &mut kind).context(hear)? {
             (0, _) => Err(failed(NO_WORD)),
-            (_, Some(descriptor)) if kind[0] == TAKE => Ok(descriptor),
+            (_, descriptors) if kind[0] == TAKE && descriptors.len() == count => Ok(descriptors),
+            (_, descriptors) if kind[0] == TAKE => {
+                Err(failed(format!("it gave {} descriptors instead of {count}", descriptors.len())))
+            }
             _ => Err(self.failure()),
         }
     }

@@ -7,13 +7,14 @@ use runhcs_compute::{Error, Result, Status};
 
 use crate::cgroups::{Entrances, ExecCgroup, WayIn};
 use crate::channel::Channel;
+use crate::child::Child;
 use crate::clone::Side;
 use crate::container::{Container, Seen};
 use crate::credentials::Credentials;
 use crate::error::{Context, invalid};
 use crate::labels::Labels;
 use crate::namespaces::Joined;
-use crate::plan::{Child, expect};
+use crate::plan::expect;
 use crate::program::{self, Program};
 use crate::scheduling::{Affinity, Personality, Scheduling};
 use crate::seccomp::{Filter, Moment, Watched};

@@ -22,7 +22,6 @@ use crate::{barrier, ids, namespaces, network, program, rootfs, terminal};
 pub(crate) struct Inherited {
     pub channel: Channel,
     pub fifo: OwnedFd,
-    pub entrances: Entrances,
     pub trees: Trees,
 }
 
@@ -42,7 +41,7 @@ pub(crate) fn run(plan: &mut Plan<'_>, mut inherited: Inherited, joined: Joined)
         }
     };
     // It may wait long, and nothing of this is the container's business.
-    drop((inherited.channel, inherited.entrances));
+    drop(inherited.channel);
     // The descriptors were opened before `/proc` became one that the image may have brought.
     let Ok(line) = barrier::wait(&inherited.fifo, &descriptors) else { exit() };
     drop((inherited.fifo, descriptors));
@@ -60,7 +59,6 @@ pub(crate) fn kept(plan: &Plan<'_>, inherited: &Inherited) -> Kept {
     let console = plan.options.console_socket.iter();
     let own = [inherited.channel.as_raw_fd(), inherited.fifo.as_raw_fd()].into_iter();
     let own = own
-        .chain(inherited.entrances.descriptors())
         .chain(inherited.trees.descriptors())
         .chain(stdio.chain(console).map(AsRawFd::as_raw_fd));
     Kept { own: own.collect(), preserved: plan.options.inherited_fds }
@@ -72,12 +70,13 @@ fn set_up(
     inherited: &mut Inherited,
     joined: Joined,
 ) -> Result<std::ffi::CString> {
-    // Ways of the host into its control groups and namespaces: not kept longer than they are used.
-    std::mem::take(&mut inherited.entrances).enter()?;
+    let mut groups = Groups::Outside;
     if plan.has_early_hooks() {
+        groups.enter(plan, &mut inherited.channel)?;
         inherited.channel.go(0)?;
     }
     join_all(&joined)?;
+    // Ways of the host into its namespaces: not kept longer than they are used.
     drop(joined);
     // Meanwhile the creating process writes the id mappings and runs the hooks that want them and
     // the control groups.
@@ -91,17 +90,15 @@ fn set_up(
     }
     hide()?;
     rustix::process::setsid().context(|| "start a session".into())?;
-    if plan.namespaces.is_new(libc::CLONE_NEWCGROUP) {
-        // After the move, so that the container's own group is its root (cgroup_namespaces(7)).
-        namespaces::unshare_cgroup()?;
-    }
     if plan.namespaces.is_new(libc::CLONE_NEWNET) {
         network::loopback_up()?;
     }
     set_names(plan)?;
     let mut trees = std::mem::take(&mut inherited.trees);
     trees.extend(foreign);
-    let root = plan.root.assemble(&plan.cgroup, &trees, plan.may_mknod)?;
+    // Making groups takes time, so the creating process does that while mounts are made.
+    let settle = || groups.settle(plan, &mut inherited.channel);
+    let root = plan.root.assemble(&plan.cgroup, &trees, plan.may_mknod, settle)?;
     drop(trees);
     plan.run_hooks(HookPoint::CreateContainer, Status::Creating, pid)?;
     // By way of procfs, which is still the caller's own.
@@ -133,6 +130,36 @@ fn set_up(
         filter.install(&mut inherited.channel)?;
     }
     Ok(path)
+}
+
+/// How far init is into its control groups.
+enum Groups {
+    Outside,
+    Entered,
+    /// They are the root of its cgroup namespace, if it has one of its own.
+    Settled,
+}
+
+impl Groups {
+    /// Waits until the groups are made, and enters them.
+    fn enter(&mut self, plan: &Plan<'_>, channel: &mut Channel) -> Result<()> {
+        Entrances::receive(&plan.cgroup, channel)?.enter()?;
+        *self = Self::Entered;
+        Ok(())
+    }
+
+    /// Enters them unless it has. Everything that follows happens within them.
+    fn settle(&mut self, plan: &Plan<'_>, channel: &mut Channel) -> Result<()> {
+        if matches!(self, Self::Outside) {
+            self.enter(plan, channel)?;
+        }
+        // After the move, so that the container's own group is its root (cgroup_namespaces(7)).
+        if matches!(self, Self::Entered) && plan.namespaces.is_new(libc::CLONE_NEWCGROUP) {
+            namespaces::unshare_cgroup()?;
+        }
+        *self = Self::Settled;
+        Ok(())
+    }
 }
 
 /// What is left to do after `start`.

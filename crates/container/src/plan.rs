@@ -1,31 +1,26 @@
-//! A checked configuration, and its creation.
+//! A checked configuration.
 
-use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use oci_spec::runtime::{Hook, Process};
 use runhcs_compute::{Error, Result, Status};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroups::{self, Cgroup, CgroupPaths, Limits, ScopeOptions, SystemdScope, WayIn};
-use crate::channel::Channel;
-use crate::clone::Side;
+use crate::CreateOptions;
+use crate::cgroups::{self, Cgroup, CgroupPaths, Limits, ScopeOptions, SystemdScope};
 use crate::credentials::Credentials;
-use crate::error::{Context, invalid};
+use crate::error::invalid;
 use crate::hooks::{HookPoint, HookSubject, Surroundings};
 use crate::ids::{self, IdMaps};
-use crate::intel_rdt::{NewGroup, RdtGroup, RdtPlan};
+use crate::intel_rdt::{RdtGroup, RdtPlan};
 use crate::labels::Labels;
-use crate::namespaces::{Joined, Namespaces};
-use crate::net_devices::{MovedDevices, NetDevices};
+use crate::namespaces::Namespaces;
+use crate::net_devices::NetDevices;
 use crate::program::Program;
 use crate::rootfs::RootPlan;
 use crate::scheduling::{Affinity, MemoryPolicy, Personality, Scheduling};
-use crate::seccomp::{Filter, Moment, Watched};
-use crate::spawn::spawn;
+use crate::seccomp::{Filter, Moment};
 use crate::sysctls::Sysctls;
-use crate::{CreateOptions, Init, barrier, init, proc, user_namespace};
 
 /// All that a container can leave in the system, known before any of it exists.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,13 +53,13 @@ pub struct Plan<'a> {
     pub(crate) process: &'a Process,
     pub(crate) namespaces: Namespaces,
     /// Of a new user namespace, or those that one which is joined is said to have.
-    id_maps: Option<IdMaps>,
+    pub(crate) id_maps: Option<IdMaps>,
     /// Device nodes can't be made in a user namespace, whoever made that.
     pub(crate) may_mknod: bool,
     pub(crate) root: RootPlan<'a>,
     pub(crate) cgroup: Cgroup,
-    scope: Option<ScopeOptions>,
-    limits: Limits,
+    pub(crate) scope: Option<ScopeOptions>,
+    pub(crate) limits: Limits,
     pub(crate) credentials: Credentials<'a>,
     pub(crate) filter: Option<Filter>,
     pub(crate) program: Program,
@@ -74,9 +69,9 @@ pub struct Plan<'a> {
     pub(crate) personality: Option<Personality>,
     pub(crate) memory_policy: Option<MemoryPolicy>,
     /// Who is to own the control group, if it is mounted writable.
-    group_owner: Option<u32>,
-    rdt: Option<RdtPlan>,
-    net_devices: NetDevices,
+    pub(crate) group_owner: Option<u32>,
+    pub(crate) rdt: Option<RdtPlan>,
+    pub(crate) net_devices: NetDevices,
     pub(crate) subject: HookSubject,
     resources: Resources,
 }
@@ -195,147 +190,6 @@ impl<'a> Plan<'a> {
         &self.limits
     }
 
-    /// Creates the container up to the point where only `start` is missing. Its init process is a
-    /// child of the caller. On failure nothing is left.
-    ///
-    /// # Errors
-    /// The step that failed, on what, and why; also for steps that the init process takes.
-    pub fn create(mut self) -> Result<Init> {
-        let cgroup = self.cgroup.clone();
-        let directory = self.resources.runtime_dir.clone();
-        cgroup.refuse_used()?;
-        let outcome = self.create_in_steps();
-        if outcome.is_err() {
-            // The error to report is the first one; what can't be undone now, `delete` finds by
-            // the stored resources.
-            let _ = barrier::remove(&directory);
-            let _ = cgroup.remove();
-            // What the first hooks made, the last ones unmake.
-            self.subject.run_poststop(HookPoint::Poststop.hooks(self.options.spec));
-        }
-        outcome
-    }
-
-    fn create_in_steps(&mut self) -> Result<Init> {
-        let way_in = self.cgroup.create(&self.limits)?;
-        let fifo = barrier::make(&self.resources.runtime_dir)?;
-        let mut joined = self.namespaces.open_joined()?;
-        self.compare_ids(&joined)?;
-        let trees = self.root.open()?;
-        let new_group = self.rdt.as_ref().map(RdtPlan::create).transpose()?;
-        let (channel, theirs) = Channel::pair()?;
-        // Joining it may take it away.
-        let network = joined.iter().find(|(flag, ..)| *flag == libc::CLONE_NEWNET);
-        let network = network.map(|(.., namespace)| namespace.try_clone()).transpose();
-        let network = network.context(|| "hold the network namespace".into())?;
-        let WayIn { target, entrances } = way_in;
-        let inherited = init::Inherited { channel: theirs, fifo, entrances, trees };
-        let kept = init::kept(self, &inherited);
-        let flags = self.namespaces.clone_flags();
-        let own_time_namespace = self.namespaces.new_time_namespace()?;
-        // SAFETY: the engine and its callers start no thread before this point.
-        let side = unsafe {
-            spawn(&mut joined, flags, target.as_ref().map(AsFd::as_fd), &kept, || self.begin())
-        }?;
-        let pid = match side {
-            Side::Child => {
-                // Not one of those that are kept.
-                std::mem::forget(channel);
-                init::run(self, inherited, joined)
-            }
-            Side::Parent { pid } => pid,
-        };
-        drop((inherited, own_time_namespace));
-        let mut child = Child::new(pid);
-        let process = Init::of(pid)?;
-        self.supervise(channel, pid, network.as_ref())?;
-        new_group.into_iter().for_each(NewGroup::keep);
-        child.keep();
-        Ok(process)
-    }
-
-    fn joins_user_namespace(&self) -> bool {
-        self.namespaces.has(libc::CLONE_NEWUSER) && !self.namespaces.is_new(libc::CLONE_NEWUSER)
-    }
-
-    /// The ids of a user namespace that is joined are what they are; to say others is an error.
-    fn compare_ids(&self, joined: &Joined) -> Result<()> {
-        let user = joined.iter().find(|(flag, ..)| *flag == libc::CLONE_NEWUSER);
-        match (user, &self.id_maps) {
-            (Some((.., namespace)), Some(maps)) => {
-                user_namespace::visit(namespace, |pid| maps.compare(pid))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// What is done before an existing user namespace is joined, where others could look at the
-    /// process (CVE-2016-9962).
-    fn begin(&self) -> Result<()> {
-        if !self.joins_user_namespace() {
-            return Ok(());
-        }
-        self.set_oom_score("self")?;
-        init::hide()
-    }
-
-    fn set_oom_score(&self, process: &str) -> Result<()> {
-        let Some(score) = self.process.oom_score_adj() else { return Ok(()) };
-        proc::write(&Path::new(process).join("oom_score_adj"), &score.to_string())
-            .context(|| "process.oomScoreAdj".into())
-    }
-
-    /// The creating side's part while init sets up the container.
-    fn supervise(
-        &self,
-        mut channel: Channel,
-        pid: u32,
-        joined_network: Option<&OwnedFd>,
-    ) -> Result<()> {
-        if !self.joins_user_namespace() {
-            self.id_maps.as_ref().map_or(Ok(()), |maps| maps.write(pid))?;
-            // From here: init's own privilege ends with its user namespace, and its files in
-            // procfs are out of its reach once it hides itself.
-            self.set_oom_score(&pid.to_string())?;
-        }
-        self.cgroup.surround(&self.resources.id, pid, self.scope.as_ref(), &self.limits)?;
-        self.group_owner.map_or(Ok(()), |uid| self.cgroup.give_to(uid))?;
-        self.resources.rdt.as_ref().map_or(Ok(()), |group| group.add(pid))?;
-        let devices = self.move_net_devices(pid, joined_network)?;
-        if self.has_early_hooks() {
-            // They find init in its control groups.
-            channel.wait()?;
-            self.run_hooks(HookPoint::Prestart, Status::Creating, pid)?;
-            self.run_hooks(HookPoint::CreateRuntime, Status::Creating, pid)?;
-        }
-        channel.go(pid)?;
-        self.root.foreign.open_for(pid, &mut channel)?;
-        if let Some(agent) = self.filter.as_ref().and_then(Filter::agent) {
-            let (subject, status) = (&self.subject, Status::Creating);
-            agent.introduce(&mut channel, &Watched { subject, status, init: pid, pid })?;
-        }
-        channel.wait()?;
-        devices.into_iter().for_each(MovedDevices::leave);
-        Ok(())
-    }
-
-    /// The devices come back if a later step fails.
-    fn move_net_devices(
-        &self,
-        pid: u32,
-        joined_network: Option<&OwnedFd>,
-    ) -> Result<Option<MovedDevices>> {
-        if self.net_devices.is_empty() {
-            return Ok(None);
-        }
-        let what = || "open the container's network namespace".to_owned();
-        let namespace = match joined_network {
-            Some(joined) => joined.try_clone().context(what)?,
-            None => File::open(format!("/proc/{pid}/ns/net")).context(what)?.into(),
-        };
-        self.net_devices.move_to(namespace).map(Some)
-    }
-
     /// The filter, if this is when it is to be installed.
     pub(crate) fn filter_at(&self, moment: Moment) -> Option<&Filter> {
         let no_new_privileges = self.process.no_new_privileges() == Some(true);
@@ -360,33 +214,6 @@ impl<'a> Plan<'a> {
             _ => Surroundings::default(),
         };
         self.subject.run_in(point, point.hooks(self.options.spec), status, pid, surroundings)
-    }
-}
-
-/// A child that is killed and reaped unless it is kept.
-pub(crate) struct Child {
-    pid: u32,
-    kept: bool,
-}
-
-impl Child {
-    pub(crate) fn new(pid: u32) -> Self {
-        Self { pid, kept: false }
-    }
-
-    pub(crate) fn keep(&mut self) {
-        self.kept = true;
-    }
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        let Some(pid) = rustix::process::Pid::from_raw(self.pid as i32).filter(|_| !self.kept)
-        else {
-            return;
-        };
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
     }
 }
 

@@ -85,15 +85,17 @@ pub(crate) fn give_stdio(process: &Process) {
 /// Receives a terminal's master that the engine, or runc, sends over a console socket.
 pub fn receive(console: impl AsFd) -> Result<OwnedFd> {
     let mut name = [0; 256];
-    let (_, master) =
+    let (_, mut masters) =
         rights::receive(console, &mut name).context(|| "receive the terminal".into())?;
-    master.ok_or_else(|| Error::failed("receive the terminal", "none came over the console socket"))
+    masters
+        .pop()
+        .ok_or_else(|| Error::failed("receive the terminal", "none came over the console socket"))
 }
 
 /// One message: the slave's name as data, the master attached (runc's console socket protocol,
 /// docs/terminals.md in its repository).
 fn send(console: &OwnedFd, master: &OwnedFd, name: &[u8]) -> Result<()> {
-    rights::send(console, name, master)
+    rights::send(console, name, &[master.as_fd()])
         .context(|| format!("send the terminal over console socket {}", console.as_raw_fd()))?;
     Ok(())
 }

@@ -6,12 +6,12 @@ use std::os::fd::OwnedFd;
 use runhcs_compute::Result;
 
 use crate::channel::Channel;
+use crate::child::Child;
 use crate::clone::{Side, clone};
 use crate::error::Context;
 use crate::ids::IdMaps;
 use crate::init;
 use crate::namespaces::join;
-use crate::plan::Child;
 
 /// Makes a user namespace with these ids. The caller must have one thread only, as the engine and
 /// its callers have.

@@ -2,15 +2,16 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Component, Path, PathBuf};
 
 use runhcs_compute::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{Cgroup, CgroupPaths, MOUNT_POINT, SystemdScope, files, v1, v2};
-use crate::Init;
+use crate::channel::Channel;
 use crate::error::Context;
+use crate::{Init, rights};
 
 /// Where in a container's control groups a further process is to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,15 +37,6 @@ pub(crate) struct WayIn {
 }
 
 impl Cgroup {
-    /// The way into the container's own groups.
-    pub(super) fn own_way_in(&self) -> Result<WayIn> {
-        match &self.paths {
-            CgroupPaths::V1(paths) => WayIn::into_each(paths),
-            CgroupPaths::V2(path) => WayIn::into(path),
-            CgroupPaths::None => Ok(WayIn::default()),
-        }
-    }
-
     /// The way for a further process. Of a user's scope there is none: [`Self::attach`] puts the
     /// process into it.
     pub(crate) fn way_in(&self, place: &ExecCgroup, init: &Init) -> Result<WayIn> {
@@ -55,7 +47,7 @@ impl Cgroup {
             (CgroupPaths::V2(path), ExecCgroup::Container) => {
                 return WayIn::into(&container_group(path, init));
             }
-            (CgroupPaths::V1(_), ExecCgroup::Container) => return self.own_way_in(),
+            (CgroupPaths::V1(paths), ExecCgroup::Container) => return WayIn::into_each(paths),
             (CgroupPaths::V2(path), ExecCgroup::Below(sub)) => WayIn::into(&below(path, sub)?),
             (CgroupPaths::V1(paths), ExecCgroup::Below(sub)) => {
                 let below =
@@ -144,16 +136,14 @@ fn check(sub: &Path) -> Result<&Path> {
 
 impl WayIn {
     fn into(group: &Path) -> Result<Self> {
-        let target = files::open_directory(group);
-        let target = target.context(|| format!("open cgroup {}", group.display()))?;
-        Ok(Self { target: Some(target), entrances: Entrances::default() })
+        Ok(Self { target: Some(files::open_group(group)?), entrances: Entrances::default() })
     }
 
     /// In hybrid mode the version 2 hierarchy is one of them.
     fn into_each(paths: &[(String, PathBuf)]) -> Result<Self> {
-        let unified = paths.iter().find(|(controllers, _)| controllers == v1::UNIFIED);
-        let target = unified.map(|(_, path)| Self::into(path)).transpose()?;
-        Ok(Self { target: target.and_then(|way| way.target), entrances: Entrances::open(paths)? })
+        let unified = v1::directory(paths, v1::UNIFIED);
+        let target = unified.map(files::open_group).transpose()?;
+        Ok(Self { target, entrances: Entrances::open(paths)? })
     }
 }
 
@@ -167,14 +157,46 @@ pub(crate) struct Entrances(Vec<(PathBuf, File)>);
 
 impl Entrances {
     fn open(paths: &[(String, PathBuf)]) -> Result<Self> {
-        let open = |(_, path): &(String, PathBuf)| {
-            let path = path.join("tasks");
+        let open = |path: PathBuf| {
             let file = std::fs::OpenOptions::new().write(true).open(&path);
             let file = file.context(|| format!("open {}", path.display()))?;
             Ok((path, file))
         };
-        let version_1 = paths.iter().filter(|(controllers, _)| controllers != v1::UNIFIED);
-        version_1.map(open).collect::<Result<_>>().map(Self)
+        files_of(paths).map(open).collect::<Result<_>>().map(Self)
+    }
+
+    /// Those of a container's own groups.
+    pub(super) fn of_container(paths: &CgroupPaths) -> Result<Self> {
+        match paths {
+            CgroupPaths::V1(paths) => Self::open(paths),
+            CgroupPaths::V2(_) | CgroupPaths::None => Ok(Self::default()),
+        }
+    }
+
+    /// Hands them on, and with them the word that the groups are as they are to be.
+    pub(crate) fn send(&self, channel: &mut Channel) -> Result<()> {
+        channel.go(0)?;
+        for files in self.0.chunks(rights::MOST) {
+            let files: Vec<_> = files.iter().map(|(_, file)| file.as_fd()).collect();
+            channel.send_descriptors(&files).context(|| "hand control groups on".into())?;
+        }
+        Ok(())
+    }
+
+    /// Waits for those of a container's own groups.
+    pub(crate) fn receive(cgroup: &Cgroup, channel: &mut Channel) -> Result<Self> {
+        channel.wait()?;
+        let paths: Vec<PathBuf> = match &cgroup.paths {
+            // systemd has moved the process there.
+            CgroupPaths::V1(paths) if cgroup.scope.is_none() => files_of(paths).collect(),
+            _ => Vec::new(),
+        };
+        let mut found = Vec::with_capacity(paths.len());
+        for paths in paths.chunks(rights::MOST) {
+            let files = channel.descriptors(paths.len())?.into_iter().map(File::from);
+            found.extend(paths.iter().cloned().zip(files));
+        }
+        Ok(Self(found))
     }
 
     /// Moves the calling thread into the groups.
@@ -190,6 +212,12 @@ impl Entrances {
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         self.0.iter().map(|(_, file)| file.as_raw_fd())
     }
+}
+
+/// The files by which threads move between groups, of each hierarchy of version 1.
+fn files_of(paths: &[(String, PathBuf)]) -> impl Iterator<Item = PathBuf> {
+    let version_1 = paths.iter().filter(|(controllers, _)| controllers != v1::UNIFIED);
+    version_1.map(|(_, path)| path.join("tasks"))
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod v2;
 mod v2_limits;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
 use runhcs_compute::{ContainerId, Result};
@@ -155,12 +156,39 @@ impl Cgroup {
     /// Makes the directories and sets the limits, and returns the container's way in. systemd makes
     /// them only around a process: then [`Self::surround`] does all of that later.
     pub(crate) fn create(&self, limits: &Limits) -> Result<WayIn> {
+        let target = self.create_target()?;
+        Ok(WayIn { target, entrances: self.create_further(limits)? })
+    }
+
+    /// The first half of [`Self::create`]: makes the group that a process can be cloned into, which
+    /// version 2 has, also in hybrid mode.
+    pub(crate) fn create_target(&self) -> Result<Option<OwnedFd>> {
         if self.scope.is_some() {
-            return Ok(WayIn::default());
+            return Ok(None);
         }
-        self.make()?;
+        let group = match &self.paths {
+            CgroupPaths::V1(paths) => v1::directory(paths, v1::UNIFIED),
+            CgroupPaths::V2(path) => Some(path.as_path()),
+            CgroupPaths::None => None,
+        };
+        let Some(group) = group else { return Ok(None) };
+        match &self.paths {
+            CgroupPaths::V2(path) => v2::create(path)?,
+            _ => files::make_group(group)?,
+        }
+        files::open_group(group).map(Some)
+    }
+
+    /// The second half: makes what the first hasn't, and sets the limits.
+    pub(crate) fn create_further(&self, limits: &Limits) -> Result<Entrances> {
+        if self.scope.is_some() {
+            return Ok(Entrances::default());
+        }
+        if let CgroupPaths::V1(paths) = &self.paths {
+            v1::create(paths)?;
+        }
         self.limit(limits)?;
-        self.own_way_in()
+        Entrances::of_container(&self.paths)
     }
 
     fn make(&self) -> Result<()> {

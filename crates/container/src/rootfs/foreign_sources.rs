@@ -18,10 +18,10 @@ use super::mount_attr;
 use super::mounts::{Kind, PlannedMount, clone_tree};
 use super::options::Bind;
 use crate::channel::Channel;
+use crate::child::Child;
 use crate::clone::{Side, clone};
 use crate::error::Context;
 use crate::namespaces;
-use crate::plan::Child;
 
 /// The mounts whose sources the creating process opens once the container has its namespaces.
 #[derive(Debug, Default)]

@@ -111,12 +111,15 @@ impl<'a> RootPlan<'a> {
     }
 
     /// Assembles the tree at the root's path, with what [`RootPlan::open`] has opened. The caller
-    /// is in the container's new mount namespace.
+    /// is in the container's new mount namespace; `settle` puts it into the container's control
+    /// groups before anything is done there that is theirs to limit or to show, and is asked for
+    /// more than once.
     pub(crate) fn assemble(
         &self,
         cgroup: &Cgroup,
         trees: &Trees,
         may_mknod: bool,
+        mut settle: impl FnMut() -> Result<()>,
     ) -> Result<Assembled> {
         self.propagation.prepare(&self.path)?;
         // pivot_root(2) wants a mount, and its parent must not be shared.
@@ -128,6 +131,9 @@ impl<'a> RootPlan<'a> {
         let mut kernel = Vec::new();
         let mut read_only_later = Vec::new();
         for (index, mount) in self.mounts.iter().enumerate() {
+            if mount.concerns_cgroups() {
+                settle()?;
+            }
             let made = match (&mount.kind, trees.get(index)) {
                 (Kind::Cgroup, _) => cgroup.mount(&root, mount).map(|()| None),
                 (_, Some(tree)) => mount.attach_tree(&root, tree).map(|()| None),
@@ -147,6 +153,7 @@ impl<'a> RootPlan<'a> {
                 read_only_later.push((mount.destination.to_path_buf(), made));
             }
         }
+        settle()?;
         if !self.host_dev {
             // So that devices have the very mode they are to have.
             let umask = rustix::process::umask(Mode::empty());

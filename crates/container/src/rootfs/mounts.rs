@@ -90,6 +90,16 @@ impl<'a> PlannedMount<'a> {
         }
     }
 
+    /// Whether control groups show in it or limit it: by what its files take of memory, and by
+    /// which devices may be opened.
+    pub(crate) fn concerns_cgroups(&self) -> bool {
+        match &self.kind {
+            Kind::Cgroup => true,
+            Kind::FileSystem { source, .. } => source.starts_with('/') || self.options.copy_up,
+            Kind::Bind { .. } | Kind::Remount { .. } => false,
+        }
+    }
+
     /// Makes the mount in `root`.
     pub(crate) fn make(&self, root: &Root) -> Result<OwnedFd> {
         match &self.kind {

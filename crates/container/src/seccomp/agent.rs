@@ -3,7 +3,7 @@
 //! config-linux.md, "The Container Process State").
 
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -61,7 +61,7 @@ impl Agent {
         }
         let message = message.to_string();
         let mut stream = UnixStream::connect(&self.path)?;
-        let sent = rights::send(&stream, message.as_bytes(), listener)?;
+        let sent = rights::send(&stream, message.as_bytes(), &[listener.as_fd()])?;
         stream.write_all(&message.as_bytes()[sent..])
     }
 }

@@ -12,8 +12,8 @@ use std::io::{self, Read, Write};
 use oci_spec::runtime::{LinuxSeccomp, LinuxSyscall};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
+use crate::child::Child;
 use crate::init;
-use crate::plan::Child;
 
 /// The processor time for a trial, in seconds. The largest profiles in use take milliseconds.
 const LIMIT: Option<u64> = Some(2);
