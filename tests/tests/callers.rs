@@ -188,18 +188,24 @@ fn killing_a_container_in_the_hosts_pid_namespace_kills_all() {
 #[test]
 fn hooks_have_the_surroundings_that_runc_gives_them() {
     Harness::run(Isolation::Process, "hooks_have_the_surroundings_that_runc_gives_them", |h| {
+        let told = h.path("told");
         let bundle = Bundle::new(h, "box", &["cat", "/made"]).edit(|config| {
             config["process"]["env"] = json!(["PATH=/bin", "WHO=me"]);
             let shell = |script: &str| json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]);
             config["hooks"] = json!({
+                // runhcs's own environment.
+                "createRuntime": shell(&format!("echo $WHO > {}", told.display())),
                 // The root file system's directory.
-                "createContainer": shell("echo first > made"),
+                "createContainer": shell("echo first $WHO > made"),
                 // The program's environment.
                 "startContainer": shell("echo $WHO >> /made"),
             });
         });
-        let said = h.new_container(&["run"], &bundle, "box").ok().stdout;
-        assert_eq!(said, "first\nme\n");
+        let path = bundle.path().to_str().unwrap();
+        let mut run = h.command(&["run", "--bundle", path, "box"]);
+        run.env("WHO", "the caller");
+        assert_eq!(h.finish(run).ok().stdout, "first\nme\n");
+        assert_eq!(std::fs::read_to_string(&told).unwrap(), "the caller\n");
         let failing = bundle.edit(|config| {
             let hook = |path: &str| json!({ "path": path });
             config["hooks"] = json!({ "createRuntime": [hook("/bin/true"), hook("/bin/false")] });

@@ -80,8 +80,19 @@ impl HookPoint {
 pub(crate) struct Surroundings<'a> {
     /// The working directory; the caller's if it isn't given.
     pub cwd: Option<&'a Path>,
-    /// The environment; none by default.
-    pub environment: &'a [CString],
+    /// The environment.
+    pub environment: Environment<'a>,
+}
+
+/// What variables hooks have whose `env` is absent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Environment<'a> {
+    /// The caller's, as with runc and crun: hooks are programs of the host, and look for others in
+    /// `PATH`.
+    #[default]
+    Callers,
+    /// These.
+    Given(&'a [CString]),
 }
 
 /// What hooks are told besides the status and the pid.
@@ -180,15 +191,20 @@ fn run_one(
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
-    command.args(arguments).env_clear();
-    for variable in hook.env().iter().flatten() {
-        let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
-        command.env(name, value);
-    }
-    let given = surroundings.environment.iter().filter(|_| hook.env().is_none());
-    for variable in given.filter_map(|variable| variable.to_str().ok()) {
-        let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
-        command.env(name, value);
+    command.args(arguments);
+    let variables: Option<Vec<&str>> = match (hook.env(), surroundings.environment) {
+        (Some(own), _) => Some(own.iter().map(String::as_str).collect()),
+        (None, Environment::Given(given)) => {
+            Some(given.iter().filter_map(|variable| variable.to_str().ok()).collect())
+        }
+        (None, Environment::Callers) => None,
+    };
+    if let Some(variables) = variables {
+        command.env_clear();
+        for variable in variables {
+            let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
+            command.env(name, value);
+        }
     }
     if let Some(cwd) = surroundings.cwd {
         command.current_dir(cwd);
@@ -304,7 +320,8 @@ mod tests {
         let mut hook = shell("echo \"$WHO\" > here", None);
         hook.set_env(None);
         let environment = [CString::new("WHO=me").unwrap()];
-        let surroundings = Surroundings { cwd: Some(directory.path()), environment: &environment };
+        let environment = Environment::Given(&environment);
+        let surroundings = Surroundings { cwd: Some(directory.path()), environment };
         let point = HookPoint::StartContainer;
         subject().run_in(point, &[hook], Status::Created, 7, surroundings).unwrap();
         assert_eq!(std::fs::read_to_string(directory.path().join("here")).unwrap(), "me\n");

@@ -10,7 +10,7 @@ use crate::CreateOptions;
 use crate::cgroups::{self, Cgroup, CgroupPaths, Limits, ScopeOptions, SystemdScope};
 use crate::credentials::Credentials;
 use crate::error::invalid;
-use crate::hooks::{HookPoint, HookSubject, Surroundings};
+use crate::hooks::{Environment, HookPoint, HookSubject, Surroundings};
 use crate::ids::{self, IdMaps};
 use crate::intel_rdt::{RdtGroup, RdtPlan};
 use crate::labels::Labels;
@@ -206,10 +206,11 @@ impl<'a> Plan<'a> {
         let surroundings = match point {
             // As runc has it: relative paths lead into the root file system.
             HookPoint::CreateContainer => {
-                Surroundings { cwd: Some(self.root.path()), environment: &[] }
+                Surroundings { cwd: Some(self.root.path()), environment: Environment::Given(&[]) }
             }
             HookPoint::StartContainer => {
-                Surroundings { cwd: None, environment: self.program.environment() }
+                let environment = Environment::Given(self.program.environment());
+                Surroundings { cwd: None, environment }
             }
             _ => Surroundings::default(),
         };

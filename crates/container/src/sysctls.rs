@@ -52,9 +52,10 @@ impl Sysctls {
             if path == Path::new("kernel/hostname") {
                 return Err(invalid(field, "is what `hostname` is for"));
             }
-            let has_domain = spec.domainname().as_deref().is_some_and(|name| !name.is_empty());
-            if path == Path::new("kernel/domainname") && has_domain {
-                return Err(invalid(field, "is there beside `domainname`, which is for the same"));
+            let domain = spec.domainname().as_deref().filter(|name| !name.is_empty());
+            if path == Path::new("kernel/domainname") && domain.is_some_and(|name| name != value) {
+                let why = format!("is {value:?}, and `domainname`, which is for the same, isn't");
+                return Err(invalid(field, why));
             }
             match owner(&path) {
                 Some((_, flag)) if namespaces.has(flag) => {}
