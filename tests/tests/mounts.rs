@@ -387,3 +387,21 @@ in_both!(destinations_may_lead_through_links_to_nothing_and_name_the_root, |h: &
     });
     assert_eq!(h.new_container(&["run"], &bundle, "box").ok().stdout, "xxx");
 });
+
+#[test]
+fn a_mount_on_the_root_is_the_root() {
+    Harness::run(Isolation::Process, "on_the_root", |h| {
+        let other = h.path("other");
+        let first = Bundle::new(h, "first", &["true"]);
+        std::fs::rename(first.path().join("rootfs"), &other).unwrap();
+        std::fs::write(other.join("this"), "").unwrap();
+        let script = "ls -d /this /proc/self; touch /new 2>/dev/null || echo read-only";
+        let bundle = Bundle::new(h, "box", &["sh", "-c", script]).edit(|config| {
+            let mounts = config["mounts"].as_array_mut().unwrap();
+            mounts.insert(0, json!({ "destination": "/", "source": other, "options": ["rbind"] }));
+            config["root"]["readonly"] = json!(true);
+        });
+        let printed = h.new_container(&["run"], &bundle, "box").ok().stdout;
+        assert_eq!(printed, "/proc/self\n/this\nread-only\n");
+    });
+}

@@ -126,7 +126,7 @@ impl<'a> RootPlan<'a> {
         let tree = clone_tree(&self.path, Bind::Recursive)?;
         let below = Root::open(&self.path)?;
         move_to(&tree, &below).context(|| format!("mount the root {}", self.path.display()))?;
-        let root = Root::from(tree);
+        let mut root = Root::from(tree);
         self.propagation.begin(&root)?;
         let mut kernel = Vec::new();
         let mut read_only_later = Vec::new();
@@ -142,7 +142,12 @@ impl<'a> RootPlan<'a> {
                     None => mount.make(&root).map(Some),
                 },
             };
-            let Some(made) = made.context(|| format!("mounts[{index}]"))? else { continue };
+            let made = made.context(|| format!("mounts[{index}]"))?;
+            if mount.covers_root() {
+                // The process, and what is mounted next, is to be in what is there now.
+                root = Root::open(&self.path)?;
+            }
+            let Some(made) = made else { continue };
             if let (Some(label), TakesContext::OnRoot) = (self.label, mount.takes_context()) {
                 labels::set_on_root(made.as_fd(), label).context(|| format!("mounts[{index}]"))?;
             }

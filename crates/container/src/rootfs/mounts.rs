@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Component, Path};
 
 use oci_spec::runtime::Mount;
 use runhcs_compute::{Error, Result};
@@ -98,6 +98,12 @@ impl<'a> PlannedMount<'a> {
             Kind::FileSystem { source, .. } => source.starts_with('/') || self.options.copy_up,
             Kind::Bind { .. } | Kind::Remount { .. } => false,
         }
+    }
+
+    /// Whether the container's root is this mount, once it is made.
+    pub(crate) fn covers_root(&self) -> bool {
+        let has_name = self.destination.components().any(|c| matches!(c, Component::Normal(_)));
+        !has_name && !matches!(self.kind, Kind::Remount { .. })
     }
 
     /// Makes the mount in `root`.
