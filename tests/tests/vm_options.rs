@@ -79,6 +79,37 @@ fn the_guest_is_as_the_file_says() {
 
 /// What the file names boots in all other tests.
 #[test]
+fn the_guest_is_as_the_vm_object_says() {
+    Harness::run(Isolation::Vm, "object", |h| {
+        h.write_config("vcpus = 1\nmemory-mib = 200\nmax-memory-mib = 900\nmachine = \"q35\"");
+        let script = "grep -c '^processor' /proc/cpuinfo; grep MemTotal /proc/meminfo";
+        let image = runhcs_tests::target().join("guest-image");
+        let (kernel, initrd) = (image.join("vmlinux"), image.join("initramfs.img"));
+        let object = |name: &str, hardware: serde_json::Value| {
+            let bundle = Bundle::new(h, name, &["sh", "-c", script]).edit(|config| {
+                config["vm"] = json!({
+                    "kernel": { "path": kernel, "initrd": initrd }, "hwConfig": hardware
+                });
+            });
+            h.new_container(&["run"], &bundle, name)
+        };
+        let found = object("box", json!({ "vcpus": 2, "memory": (321 << 20) - 1 })).ok().stdout;
+        let words: Vec<&str> = found.split_whitespace().collect();
+        assert_eq!(words[0], "2", "{found}");
+        let kib: u64 = words[2].parse().unwrap();
+        assert!((256 << 10..320 << 10).contains(&kib), "{found}");
+        for (name, hardware) in [
+            ("deviceTree", json!({ "deviceTree": "/vm.dtb" })),
+            ("irqs", json!({ "irqs": [11] })),
+            ("vcpus", json!({ "vcpus": 0 })),
+            ("memory", json!({ "memory": 4 << 20 })),
+        ] {
+            object(name, hardware).refused(&format!("vm.hwConfig.{name}: "));
+        }
+    });
+}
+
+#[test]
 fn the_guests_image_is_the_one_that_is_named() {
     Harness::run(Isolation::Vm, "named image", |h| {
         let image = runhcs_tests::target().join("guest-image");
