@@ -285,7 +285,7 @@ fn early_hooks_find_init_in_limited_groups() {
         let hook = json!([{
             "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"],
         }]);
-        let bundle = with(h, &json!({ "memory": { "limit": 64 << 20 } })).edit(|config| {
+        let bundle = limited(h, &json!({ "memory": { "limit": 64 << 20 } })).edit(|config| {
             config["hooks"] = json!({ "prestart": hook, "createRuntime": hook });
         });
         h.new_container(&["run", "--detach"], &bundle, "box").ok();

@@ -2,7 +2,7 @@
 //! of version 1 on the host, of version 2 in the VM.
 
 use runhcs_tests::config::{limited, run_limited};
-use runhcs_tests::{Harness, Isolation, in_both};
+use runhcs_tests::{Bundle, Harness, Isolation, in_both};
 use serde_json::{Value, json};
 
 const MIB: u64 = 1 << 20;
@@ -243,7 +243,7 @@ in_both!(no_limit_of_processes_is_not_one_of_none, |h: &Harness| {
         let printed = if forks { "one\ntwo\nthree\n" } else { "one\n" };
         assert_eq!((outcome.stdout.as_str(), outcome.code == 0), (printed, forks), "{outcome:?}");
     }
-    run(h, &json!({ "pids": { "limit": 50 } }));
+    run_limited(h, &json!({ "pids": { "limit": 50 } }));
     let place = place(("pids", "pids.max"), "pids.max");
     h.runhcs(&["update", "--memory", "64M", "box"]).ok();
     assert_eq!(read(h, &place).unwrap(), "50");
