@@ -54,6 +54,44 @@ impl Runtime {
     }
 }
 
+/// The least that a container costs.
+struct Floor<'a> {
+    name: &'static str,
+    program: &'a Path,
+    options: &'static [&'static str],
+    root: &'a Path,
+}
+
+impl<'a> Floor<'a> {
+    /// Without what the configuration asks for, and with it, which the program does for version 1
+    /// of control groups only.
+    fn all(program: &'a Path, root: &'a Path) -> Vec<Self> {
+        let mut floors = vec![Self { name: "floor", program, options: &[], root }];
+        let configured =
+            Self { name: "floor, configured", program, options: &["--configured"], root };
+        if Path::new("/sys/fs/cgroup/devices").exists() {
+            floors.push(configured);
+        } else {
+            println!("{} is left out: it takes control groups of version 1", configured.name);
+        }
+        floors
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(self.program);
+        command.args(self.options).arg(self.root).args(["/bin/busybox", "true"]);
+        command
+    }
+
+    /// What takes part in a comparison, with what `sample` does with commands of this.
+    fn candidate<'b>(
+        &'b self,
+        sample: impl Fn(&dyn Fn() -> Command) -> Result<Sample> + 'b,
+    ) -> Candidate<'b> {
+        Candidate::new(self.name, move || sample(&|| self.command()))
+    }
+}
+
 /// Deletes the containers that are left in a runtime's state.
 pub fn delete_all(program: &Path, root: &Path) {
     for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
@@ -82,16 +120,12 @@ pub fn compare(runhcs: &Path, floor: &Path, work: &Path, rounds: usize, many: us
     let (short, long) = (short.display().to_string(), long.display().to_string());
 
     let root = work.join("true/rootfs");
-    let bare = || {
-        let mut command = Command::new(floor);
-        command.arg(&root).arg("/bin/busybox").arg("true");
-        command
-    };
+    let floors = Floor::all(floor, &root);
 
     let mut candidates = each(&runtimes, |runtime| {
         measure::run(&mut runtime.command(&["run", "--bundle", &short, "bench"]))
     });
-    candidates.push(Candidate::new("floor", || measure::run(&mut bare())));
+    candidates.extend(floors.iter().map(|floor| floor.candidate(|one| measure::run(&mut one()))));
     Table::measure(rounds, &mut candidates)?.print("run true");
 
     Table::measure(
@@ -132,20 +166,20 @@ pub fn compare(runhcs: &Path, floor: &Path, work: &Path, rounds: usize, many: us
 
     // The floor, too: what one container leaves for the kernel to take apart keeps the next waiting.
     let few = rounds.div_ceil(10);
-    let bare_ones = || (0..many).map(|_| bare());
+    let bare_ones = |one: &dyn Fn() -> Command| (0..many).map(|_| one()).collect::<Vec<_>>();
     let mut candidates = each(&runtimes, |runtime| {
         measure::run_all(&mut numbered(runtime, &short, many).collect::<Vec<_>>())
     });
-    let in_turn = || measure::run_all(&mut bare_ones().collect::<Vec<_>>());
-    candidates.push(Candidate::new("floor", in_turn));
+    let in_turn = |one: &dyn Fn() -> Command| measure::run_all(&mut bare_ones(one));
+    candidates.extend(floors.iter().map(|floor| floor.candidate(in_turn)));
     Table::measure(few, &mut candidates)?
         .print(&format!("{many} times run true, one after another"));
 
     let mut candidates = each(&runtimes, |runtime| {
         measure::run_parallel(&mut numbered(runtime, &short, many).collect::<Vec<_>>(), AT_ONCE)
     });
-    let at_once = || measure::run_parallel(&mut bare_ones().collect::<Vec<_>>(), AT_ONCE);
-    candidates.push(Candidate::new("floor", at_once));
+    let at_once = |one: &dyn Fn() -> Command| measure::run_parallel(&mut bare_ones(one), AT_ONCE);
+    candidates.extend(floors.iter().map(|floor| floor.candidate(at_once)));
     Table::measure(few, &mut candidates)?
         .print(&format!("{many} times run true, {AT_ONCE} at once"));
     Ok(())
