@@ -54,10 +54,9 @@ fn main() -> Result<()> {
         }
         pid => {
             drop(ready);
-            let outcome = groups.as_ref().map_or(Ok(()), Groups::make);
-            if outcome.is_ok() {
-                made.write_all(b"!")?;
-            }
+            let outcome = groups.as_ref().map_or(Ok(()), |groups| {
+                groups.make().and_then(|()| made.write_all(b"!").context("let the container go on"))
+            });
             drop(made);
             let pid = rustix::process::Pid::from_raw(pid as i32).context("no pid")?;
             let ended = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())?;
