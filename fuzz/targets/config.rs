@@ -24,6 +24,6 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(read, bundle.spec);
     let _ = sandbox_role(&bundle.spec.annotations().clone().unwrap_or_default());
     let _ = requested_isolation(&bundle.spec, None);
-    let _ = VmOptions::from_spec(&bundle.spec, &VmDefaults::default());
+    let _ = VmOptions::from_spec(&bundle.spec, bundle.hardware.as_ref(), &VmDefaults::default());
     support::plan(&bundle.spec, &bundle.path);
 });
