@@ -156,21 +156,13 @@ impl WayIn {
 pub(crate) struct Entrances(Vec<(PathBuf, File)>);
 
 impl Entrances {
-    fn open(paths: &[(String, PathBuf)]) -> Result<Self> {
+    pub(super) fn open(paths: &[(String, PathBuf)]) -> Result<Self> {
         let open = |path: PathBuf| {
             let file = std::fs::OpenOptions::new().write(true).open(&path);
             let file = file.context(|| format!("open {}", path.display()))?;
             Ok((path, file))
         };
         files_of(paths).map(open).collect::<Result<_>>().map(Self)
-    }
-
-    /// Those of a container's own groups.
-    pub(super) fn of_container(paths: &CgroupPaths) -> Result<Self> {
-        match paths {
-            CgroupPaths::V1(paths) => Self::open(paths),
-            CgroupPaths::V2(_) | CgroupPaths::None => Ok(Self::default()),
-        }
     }
 
     /// Hands them on, and with them the word that the groups are as they are to be.

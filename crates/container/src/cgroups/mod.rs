@@ -167,15 +167,17 @@ impl Cgroup {
             return Ok(None);
         }
         let group = match &self.paths {
-            CgroupPaths::V1(paths) => v1::directory(paths, v1::UNIFIED),
-            CgroupPaths::V2(path) => Some(path.as_path()),
-            CgroupPaths::None => None,
+            CgroupPaths::V1(paths) => {
+                let Some(group) = v1::directory(paths, v1::UNIFIED) else { return Ok(None) };
+                files::make_group(group)?;
+                group
+            }
+            CgroupPaths::V2(group) => {
+                v2::create(group)?;
+                group
+            }
+            CgroupPaths::None => return Ok(None),
         };
-        let Some(group) = group else { return Ok(None) };
-        match &self.paths {
-            CgroupPaths::V2(path) => v2::create(path)?,
-            _ => files::make_group(group)?,
-        }
         files::open_group(group).map(Some)
     }
 
@@ -184,11 +186,13 @@ impl Cgroup {
         if self.scope.is_some() {
             return Ok(Entrances::default());
         }
-        if let CgroupPaths::V1(paths) = &self.paths {
-            v1::create(paths)?;
-        }
+        let CgroupPaths::V1(paths) = &self.paths else {
+            self.limit(limits)?;
+            return Ok(Entrances::default());
+        };
+        v1::create(paths)?;
         self.limit(limits)?;
-        Entrances::of_container(&self.paths)
+        Entrances::open(paths)
     }
 
     fn make(&self) -> Result<()> {
