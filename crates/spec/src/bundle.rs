@@ -80,9 +80,7 @@ pub fn configuration_from(value: &Value) -> Result<Spec> {
 /// The validated configuration of the file at `path`, its paths as they are written.
 fn parse_spec(path: &Path, bytes: &[u8]) -> Result<(Spec, Option<VmHardware>)> {
     let mut document = Document::new(path, bytes)?;
-    document.repair_process("/process");
-    document.repair_resources("/linux/resources");
-    document.repair_utility_vm_path();
+    document.repair_configuration();
     let hardware = document.take_vm_hardware()?;
     let mut spec = document.read()?;
     normalize(&mut spec);

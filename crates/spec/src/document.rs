@@ -74,9 +74,16 @@ impl<'a> Document<'a> {
         }
     }
 
+    /// Puts right what the types of a configuration are stricter about than the specification.
+    pub(crate) fn repair_configuration(&mut self) {
+        self.repair_process("/process");
+        self.repair_resources("/linux/resources");
+        self.repair_utility_vm_path();
+    }
+
     /// Gives a configuration's field `windows.hyperv.utilityVMPath` the name that the type has for
     /// it, which is not the specification's.
-    pub(crate) fn repair_utility_vm_path(&mut self) {
+    fn repair_utility_vm_path(&mut self) {
         let hyperv = self.tree.pointer_mut("/windows/hyperv").and_then(Value::as_object_mut);
         let Some(hyperv) = hyperv else { return };
         if let Some(path) = hyperv.remove("utilityVMPath") {

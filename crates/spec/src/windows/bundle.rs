@@ -42,9 +42,7 @@ pub fn load_process(path: &Path) -> Result<Process> {
 /// The validated configuration of the file at `path`, its paths absolute against the bundle.
 fn parse_spec(path: &Path, bytes: &[u8], bundle: &str) -> Result<Spec> {
     let mut document = Document::new(path, bytes)?;
-    document.repair_process("/process");
-    document.repair_resources("/linux/resources");
-    document.repair_utility_vm_path();
+    document.repair_configuration();
     let mut spec: Spec = document.read()?;
     validate(&spec)?;
     make_absolute(&mut spec, bundle)?;
