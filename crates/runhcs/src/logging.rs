@@ -59,8 +59,8 @@ enum Sink {
     WarningsToStderr,
 }
 
-/// What takes the messages. This program has no spans, whose register would take as long to set up
-/// as reading a configuration does (docs/decisions/0014).
+/// What takes the messages. This program has no spans, so it needs no register of them, which takes
+/// a while to set up (docs/decisions/0014).
 struct Log {
     level: Level,
     json: bool,

@@ -54,7 +54,7 @@ fn main() -> ExitCode {
 
 /// Parses the command line.
 fn parse() -> Result<Cli, clap::Error> {
-    // Freeing hundreds of descriptions takes a tenth of what parsing takes, and the process is short.
+    // Freeing hundreds of descriptions takes a fifth of what parsing takes, and the process is short.
     let mut command = ManuallyDrop::new(Cli::command());
     let mut matches = ManuallyDrop::new(command.try_get_matches_from_mut(std::env::args_os())?);
     Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
