@@ -23,6 +23,11 @@ pub fn in_user_namespace(config: &mut Value, host: u32, size: u32) {
     map_ids(&mut config["linux"], &id_mappings(0, host, size));
 }
 
+/// The hooks of a point: one, that runs a script.
+pub fn hook(script: &str) -> Value {
+    json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"] }])
+}
+
 /// A container "box" that has these limits and sleeps.
 pub fn limited(h: &Harness, resources: &Value) -> Bundle {
     let bundle = Bundle::new(h, "box", &["sleep", "1000"]);

@@ -1,7 +1,7 @@
 //! Control groups: limits that only the configuration has, what a system without a controller says
 //! of them, and containers whose processes are on the run.
 
-use runhcs_tests::config::{limited, run_limited};
+use runhcs_tests::config::{hook, limited, run_limited};
 use runhcs_tests::{Bundle, Harness, Isolation, in_both};
 use serde_json::{Value, json};
 
@@ -282,11 +282,8 @@ fn early_hooks_find_init_in_limited_groups() {
              echo $group $(cat /sys/fs/cgroup/memory$group/memory.limit_in_bytes) >> {}",
             said.display()
         );
-        let hook = json!([{
-            "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"],
-        }]);
         let bundle = limited(h, &json!({ "memory": { "limit": 64 << 20 } })).edit(|config| {
-            config["hooks"] = json!({ "prestart": hook, "createRuntime": hook });
+            config["hooks"] = json!({ "prestart": hook(&script), "createRuntime": hook(&script) });
         });
         h.new_container(&["run", "--detach"], &bundle, "box").ok();
         let group = group_of(&h.state("box")["pid"], "memory");

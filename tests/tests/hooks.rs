@@ -2,12 +2,9 @@
 
 use std::path::Path;
 
+use runhcs_tests::config::hook;
 use runhcs_tests::{Bundle, Harness, Isolation, Netns, in_both};
 use serde_json::{Value, json};
-
-fn hook(script: &str) -> Value {
-    json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"] }])
-}
 
 /// Writes a line into `said`: the point and the state.
 fn say(said: &Path, point: &str) -> String {
