@@ -83,12 +83,9 @@ impl<'a> Floor<'a> {
         command
     }
 
-    /// What takes part in a comparison, with what `sample` does with commands of this.
-    fn candidate<'b>(
-        &'b self,
-        sample: impl Fn(&dyn Fn() -> Command) -> Result<Sample> + 'b,
-    ) -> Candidate<'b> {
-        Candidate::new(self.name, move || sample(&|| self.command()))
+    /// What takes part in a comparison, with what `sample` does with it.
+    fn candidate<'b>(&'b self, sample: impl Fn(&Self) -> Result<Sample> + 'b) -> Candidate<'b> {
+        Candidate::new(self.name, move || sample(self))
     }
 }
 
@@ -125,7 +122,8 @@ pub fn compare(runhcs: &Path, floor: &Path, work: &Path, rounds: usize, many: us
     let mut candidates = each(&runtimes, |runtime| {
         measure::run(&mut runtime.command(&["run", "--bundle", &short, "bench"]))
     });
-    candidates.extend(floors.iter().map(|floor| floor.candidate(|one| measure::run(&mut one()))));
+    let once = |floor: &Floor<'_>| measure::run(&mut floor.command());
+    candidates.extend(floors.iter().map(|floor| floor.candidate(once)));
     Table::measure(rounds, &mut candidates)?.print("run true");
 
     Table::measure(
@@ -166,11 +164,11 @@ pub fn compare(runhcs: &Path, floor: &Path, work: &Path, rounds: usize, many: us
 
     // The floor, too: what one container leaves for the kernel to take apart keeps the next waiting.
     let few = rounds.div_ceil(10);
-    let bare_ones = |one: &dyn Fn() -> Command| (0..many).map(|_| one()).collect::<Vec<_>>();
+    let bare_ones = |floor: &Floor<'_>| (0..many).map(|_| floor.command()).collect::<Vec<_>>();
     let mut candidates = each(&runtimes, |runtime| {
         measure::run_all(&mut numbered(runtime, &short, many).collect::<Vec<_>>())
     });
-    let in_turn = |one: &dyn Fn() -> Command| measure::run_all(&mut bare_ones(one));
+    let in_turn = |floor: &Floor<'_>| measure::run_all(&mut bare_ones(floor));
     candidates.extend(floors.iter().map(|floor| floor.candidate(in_turn)));
     Table::measure(few, &mut candidates)?
         .print(&format!("{many} times run true, one after another"));
@@ -178,7 +176,7 @@ pub fn compare(runhcs: &Path, floor: &Path, work: &Path, rounds: usize, many: us
     let mut candidates = each(&runtimes, |runtime| {
         measure::run_parallel(&mut numbered(runtime, &short, many).collect::<Vec<_>>(), AT_ONCE)
     });
-    let at_once = |one: &dyn Fn() -> Command| measure::run_parallel(&mut bare_ones(one), AT_ONCE);
+    let at_once = |floor: &Floor<'_>| measure::run_parallel(&mut bare_ones(floor), AT_ONCE);
     candidates.extend(floors.iter().map(|floor| floor.candidate(at_once)));
     Table::measure(few, &mut candidates)?
         .print(&format!("{many} times run true, {AT_ONCE} at once"));

@@ -15,6 +15,7 @@ mod rights;
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsStr};
 use std::io::{Read, Write};
+use std::mem::ManuallyDrop;
 use std::os::unix::ffi::OsStringExt;
 
 use anyhow::{Context, Result, bail};
@@ -28,8 +29,8 @@ fn main() -> Result<()> {
     let root = arguments.next().context("usage: floor [--configured] ROOT PROGRAM [ARGUMENT…]")?;
     let words: Vec<CString> =
         arguments.map(|word| CString::new(word.into_vec())).collect::<Result<_, _>>()?;
-    let groups = configured.then(Groups::plan).transpose()?;
-    let (ready, mut made) = std::io::pipe()?;
+    let configured =
+        configured.then(|| anyhow::Ok((Groups::plan()?, std::io::pipe()?))).transpose()?;
     // As the configuration of `runhcs spec`.
     let flags = libc::CLONE_NEWNS
         | libc::CLONE_NEWPID
@@ -42,26 +43,31 @@ fn main() -> Result<()> {
     match pid {
         ..0 => bail!("clone: {}", std::io::Error::last_os_error()),
         0 => {
-            // Or the other side's end would not be noticed.
-            drop(made);
-            let Err(error) = match &groups {
+            let Err(error) = match configured {
                 None => contained(&root, &words),
-                Some(groups) => contained_as_configured(&root, &words, groups, ready),
+                Some((groups, (ready, made))) => {
+                    // Or the other side's end would not be noticed.
+                    drop(made);
+                    // They are the parent's to remove.
+                    contained_as_configured(&root, &words, &ManuallyDrop::new(groups), ready)
+                }
             };
             eprintln!("floor: {error:#}");
-            // SAFETY: _exit(2) has no preconditions. What the parent made is the parent's to remove.
+            // SAFETY: _exit(2) has no preconditions.
             unsafe { libc::_exit(1) }
         }
         pid => {
-            drop(ready);
-            let outcome = groups.as_ref().map_or(Ok(()), |groups| {
-                groups.make().and_then(|()| made.write_all(b"!").context("let the container go on"))
+            let groups = configured.map(|(groups, (ready, mut made))| {
+                drop(ready);
+                let go = |()| made.write_all(b"!").context("let the container go on");
+                (groups.make().and_then(go), groups)
             });
-            drop(made);
             let pid = rustix::process::Pid::from_raw(pid as i32).context("no pid")?;
             let ended = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())?;
-            drop(groups);
-            outcome?;
+            if let Some((outcome, groups)) = groups {
+                drop(groups);
+                outcome?;
+            }
             let code = ended.and_then(|(_, status)| status.exit_status()).unwrap_or(1);
             std::process::exit(code)
         }
@@ -82,7 +88,7 @@ fn contained_as_configured(
     mut ready: std::io::PipeReader,
 ) -> Result<Infallible> {
     rustix::process::setsid()?;
-    mounts::loopback_up()?;
+    runhcs_container::loopback_up()?;
     rustix::system::sethostname(b"runhcs")?;
     begin_root(root)?;
     rustix::process::chdir(root)?;

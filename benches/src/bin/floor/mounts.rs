@@ -1,14 +1,12 @@
-//! The mounts, devices and masks of `runhcs spec`, and the loopback interface. Paths are the image's,
-//! which is the benchmark's own: nothing is checked.
+//! The mounts, devices and masks of `runhcs spec`. Paths are the image's, which is the benchmark's own:
+//! nothing is checked.
 
 use std::ffi::CString;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat, symlinkat};
 use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::groups::Groups;
 
@@ -29,23 +27,6 @@ const MASKED: [&str; 10] = [
 
 const READ_ONLY: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-
-/// Brings `lo` up (netdevice(7)).
-pub fn loopback_up() -> Result<()> {
-    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-    // SAFETY: `ifreq` is plain data; all zeroes is a valid value of it.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = *from as libc::c_char;
-    }
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: SIOCSIFFLAGS reads the interface's name and the flags from the request.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) };
-    if result < 0 {
-        return Err(std::io::Error::last_os_error()).context("bring lo up");
-    }
-    Ok(())
-}
 
 /// Mounts what has no need of control groups; the working directory is the root.
 pub fn file_systems() -> Result<()> {
